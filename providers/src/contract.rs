@@ -1,0 +1,23 @@
+//! What the gateway and every provider agree on: the nouns of mail, the verdicts, and the trait.
+//!
+//! The gateway hands a provider an [`Attempt`]; the provider answers with a [`Delivery`]. The type
+//! says when trying elsewhere is safe: `Err` means that nothing was handed over, `Ok` means that the
+//! provider was reached and each recipient has an outcome of its own.
+
+mod address;
+mod attempt;
+mod body;
+mod envelope;
+mod message;
+mod outcome;
+mod provider;
+mod status;
+
+pub use address::{Address, AddressError};
+pub use attempt::Attempt;
+pub use body::{Body, BodyReader};
+pub use envelope::{BodyType, Envelope, Recipient, RecipientIndex, ReversePath};
+pub use message::{Message, MessageId, ParseMessageIdError};
+pub use outcome::{BreakerSignal, Delivery, Failure, Outcome, Receipt, Report};
+pub use provider::{Capabilities, Connected, DynProvider, Provider, ProviderName};
+pub use status::{Diagnostic, EnhancedStatus};

@@ -1,0 +1,83 @@
+//! How a `[provider.<kind>.<name>]` table becomes a provider.
+
+use std::sync::Arc;
+
+use crate::contract::{Connected, ProviderName};
+use crate::settings::LimitSettings;
+
+/// What the gateway gives every provider: one TLS configuration, one HTTP client, its own name.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The gateway's host name, for EHLO.
+    pub hostname: Arc<str>,
+    /// The one TLS client configuration.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// The one HTTP client.
+    pub http: reqwest::Client,
+}
+
+/// One kind's settings, as they stand in the config file.
+pub trait Settings {
+    /// Builds the provider. Reads secrets and files, but opens no connection.
+    ///
+    /// # Errors
+    /// Names the setting at fault and says what to do.
+    fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError>;
+
+    /// The `limits` table.
+    fn limits(&self) -> &LimitSettings;
+
+    /// Where mail goes, in words, for `postrider check`. Two providers with the same text are alike.
+    fn destination(&self) -> String;
+}
+
+/// A setting that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SettingsError {
+    /// The key at fault within the provider's table; empty for the table as a whole.
+    pub key: &'static str,
+    /// What was seen, what was expected, and what to do.
+    pub message: String,
+}
+
+impl SettingsError {
+    /// An error about `key`.
+    pub fn new(key: &'static str, message: impl Into<String>) -> Self {
+        Self { key, message: message.into() }
+    }
+}
+
+/// Declares the kinds of provider in this build: the struct that `[provider]` deserialises to, and
+/// the walk over everything that was configured.
+macro_rules! registry {
+    ($( $(#[$attribute:meta])* $kind:ident ),+ $(,)?) => {
+        /// The `[provider]` table: for each kind, its providers by name.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Providers {
+            $(
+                $(#[$attribute])*
+                #[doc = concat!("`[provider.", stringify!($kind), ".<name>]`")]
+                pub $kind: std::collections::BTreeMap<String, $kind::Config>,
+            )+
+        }
+
+        impl Providers {
+            /// The kinds in this build.
+            pub const KINDS: &'static [&'static str] = &[$( $(#[$attribute])* stringify!($kind) ),+];
+
+            /// Every configured provider: kind, key, settings.
+            #[must_use]
+            pub fn iter(&self) -> Vec<(&'static str, &str, &dyn registry::Settings)> {
+                let mut all: Vec<(&'static str, &str, &dyn registry::Settings)> = Vec::new();
+                $(
+                    $(#[$attribute])*
+                    all.extend(self.$kind.iter().map(|(key, config)| (stringify!($kind), key.as_str(), config as &dyn registry::Settings)));
+                )+
+                all
+            }
+        }
+    };
+}
+pub(crate) use registry;

@@ -1,0 +1,2 @@
+//! Postrider: plain SMTP in, a durable queue, cloud mail providers out.
+pub mod spool;

@@ -1,0 +1,185 @@
+//! The durable store: what it promises, as a trait, and the records that cross it.
+//!
+//! Invariants that every implementation keeps, and that `suite` checks:
+//!
+//! 1. When [`Spool::store`] returns, the message (envelope and body) is on stable storage.
+//! 2. A message is leased to at most one node at a time. A node that stops renewing loses its
+//!    leases, and whatever it wants to write about them afterwards is refused ([`SpoolError::LeaseLost`]).
+//! 3. A handover that was recorded as started and never settled is *in doubt* when its lease is
+//!    taken over: it comes back pinned to the provider that was asked, and is never a guess.
+//! 4. A settlement is one transaction: recipients' states, the next time, and the notification that
+//!    follows from it.
+//! 5. A message whose recipients are all finished is removed; a record that cannot be read is set
+//!    aside with a reason. Nothing else ever disappears.
+//! 6. No operation's cost grows with the number of messages in the store.
+
+pub mod memory;
+pub mod sqlite;
+pub mod suite;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex};
+
+/// Where one recipient of a stored message stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecipientState {
+    /// Waits for an attempt; any provider of the route may be asked.
+    Pending,
+    /// A handover left without an answer: only this provider may be asked again.
+    InDoubt(ProviderName),
+    /// Waits for a person.
+    Held(ProviderName),
+    /// Handed over.
+    Relayed,
+    /// Refused for good; the notification has been stored.
+    Bounced,
+    /// Waited too long; the notification has been stored.
+    Expired,
+}
+
+impl RecipientState {
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Relayed | Self::Bounced | Self::Expired)
+    }
+
+    /// Whether an attempt may be made without a person's decision.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Pending | Self::InDoubt(_))
+    }
+}
+
+/// A leased message with its delivery state.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The message.
+    pub message: Arc<Message>,
+    /// One entry for each recipient of the envelope, in its order.
+    pub recipients: Vec<RecipientState>,
+    /// How many attempts asked a provider.
+    pub attempts: u32,
+}
+
+/// The durable end of a lease.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// The message.
+    pub id: MessageId,
+    /// The recipients whose state changed, with the words that go with it.
+    pub changes: Vec<(RecipientIndex, RecipientState, String)>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When the recipients still open are due again.
+    pub due: SystemTime,
+    /// A notification to store in the same transaction, unleased and due at once.
+    pub notification: Option<Arc<Message>>,
+}
+
+/// What a restart, or the end of another node's leases, brought back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Messages that may be claimed again.
+    pub released: u64,
+    /// Recipients among them whose handover is in doubt.
+    pub in_doubt: u64,
+    /// Records set aside: what it was and why, in words.
+    pub set_aside: Vec<String>,
+}
+
+/// Counts for the log and for `readyz`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpoolCounts {
+    /// Messages in the store.
+    pub messages: u64,
+    /// Those of them that nobody leases and that have recipients open.
+    pub waiting: u64,
+    /// Those of them that wait for a person only.
+    pub held: u64,
+}
+
+/// Why the store could not do as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SpoolError {
+    /// No space, a quota, or a size limit of the file system.
+    #[error("the spool is full: {0}")]
+    Full(String),
+    /// It cannot be written or read: permissions, a read-only file system, a failed fsync.
+    #[error("the spool is not available: {0}")]
+    Unavailable(String),
+    /// The lease belongs to another node now.
+    #[error("the lease on {0} was lost to another node")]
+    LeaseLost(MessageId),
+    /// The store has shut down.
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// Takes the bytes of one message while they arrive; nothing is promised before [`Spool::store`].
+///
+/// Dropped without [`BodySink::finish`], it leaves nothing behind.
+pub trait BodySink: Send {
+    /// Adds `bytes`.
+    fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// Ends the body; a file is on stable storage when this returns.
+    fn finish(self) -> impl Future<Output = Result<Body, SpoolError>> + Send;
+}
+
+/// The store. Clones share it.
+pub trait Spool: Clone + Send + Sync + 'static {
+    /// How bodies arrive.
+    type Sink: BodySink;
+
+    /// Begins the body of message `id`.
+    fn body(&self, id: MessageId) -> Self::Sink;
+
+    /// Makes a message durable. With `lease`, it is leased to this node from the start, so that the
+    /// queue need not read it back; otherwise it is due at once for anybody.
+    fn store(&self, message: Arc<Message>, lease: bool) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// Leases up to `limit` messages that are due by `now`, longest due first, and stops before the
+    /// bodies in memory exceed `octets` (the first one always fits).
+    fn claim(&self, now: SystemTime, limit: usize, octets: u64) -> impl Future<Output = Result<Vec<Stored>, SpoolError>> + Send;
+
+    /// When the next message that nobody leases is due; `None` when there is none.
+    fn next_due(&self) -> impl Future<Output = Result<Option<SystemTime>, SpoolError>> + Send;
+
+    /// Records, durably, that `provider` is about to be asked to take the message for `recipients`.
+    fn begin(
+        &self,
+        id: MessageId,
+        provider: &ProviderName,
+        recipients: &[RecipientIndex],
+    ) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// Ends a lease with what became of the message.
+    fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// Gives a lease back unused: the message is due at `due`, its state and attempts unchanged.
+    fn release(&self, id: MessageId, due: SystemTime) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// Keeps this node's leases until `until`, and takes back those of nodes that let theirs lapse
+    /// before `now`.
+    fn renew(&self, now: SystemTime, until: SystemTime) -> impl Future<Output = Result<Recovered, SpoolError>> + Send;
+
+    /// How full a token bucket was: the theoretical arrival time (GCRA) last recorded for `key`.
+    fn load_limit(&self, key: &str) -> impl Future<Output = Result<Option<SystemTime>, SpoolError>> + Send;
+
+    /// Records the theoretical arrival time of a quota; rides along with the next commit.
+    fn save_limit(&self, key: &str, tat: SystemTime) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// Counts what is stored.
+    fn counts(&self) -> impl Future<Output = Result<SpoolCounts, SpoolError>> + Send;
+
+    /// Writes and removes a small record on stable storage: can a message be accepted now?
+    fn check(&self) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// Commits what is waiting, gives this node's leases back, and closes the store within `timeout`.
+    fn close(&self, timeout: Duration) -> impl Future<Output = Result<(), SpoolError>> + Send;
+}

@@ -1,2 +1,10 @@
 //! Postrider: plain SMTP in, a durable queue, cloud mail providers out.
+
+pub mod bounce;
+pub mod clock;
+pub mod config;
+pub mod dispatch;
+pub mod queue;
+pub mod route;
+pub mod smtp;
 pub mod spool;

@@ -66,6 +66,15 @@ pub struct Stored {
     pub attempts: u32,
 }
 
+impl Stored {
+    /// The state of a message that was just accepted.
+    #[must_use]
+    pub fn fresh(message: Arc<Message>) -> Self {
+        let recipients = vec![RecipientState::Pending; message.envelope.recipients.len()];
+        Self { message, recipients, attempts: 0 }
+    }
+}
+
 /// The durable end of a lease.
 #[derive(Debug, Clone)]
 pub struct Settlement {

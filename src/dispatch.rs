@@ -1,0 +1,124 @@
+//! Takes messages from the queue and hands them to providers. The only place that knows tower.
+//!
+//! The way of the data: [`Dispatcher::run`] leases a message, `failover` groups its recipients by
+//! route and asks the candidates in order, each through its `transport`: the provider inside its
+//! guards (`observe`, `breaker`, `concurrency`, `rate`, `intent`). A guard never sleeps; it says why
+//! and until when, and the queue does the waiting.
+
+pub mod breaker;
+mod concurrency;
+mod failover;
+mod intent;
+mod observe;
+pub mod rate;
+mod transport;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use postrider_providers::contract::{Connected, ProviderName};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+pub use breaker::{Circuit, CircuitState};
+pub use transport::{Guarded, Refusal, Transport, Try};
+
+use crate::config::Failover;
+use crate::queue::{Lease, Queue};
+use crate::route::Router;
+use crate::spool::Spool;
+use rate::{DomainLimits, ProviderLimits};
+
+/// Messages that may be in the hands of dispatch at the same time, over all providers. Each holds
+/// little more than its place; how many reach a provider is that provider's concurrency.
+const MAX_IN_HAND: usize = 1024;
+
+/// A provider as the gateway dispatches to it.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The provider as it was built.
+    pub connected: Connected,
+    /// Its limits.
+    pub limits: ProviderLimits,
+    /// Handovers at the same time.
+    pub concurrency: usize,
+}
+
+/// Everything that an attempt needs.
+pub struct Dispatcher<S: Spool> {
+    queue: Queue<S>,
+    router: Arc<Router>,
+    transports: HashMap<ProviderName, Guarded>,
+    /// Limits on sending domains, over all routes.
+    domain_limits: DomainLimits,
+    /// Limits on sending domains of a route, by the route's name.
+    route_limits: HashMap<String, DomainLimits>,
+}
+
+impl<S: Spool> Dispatcher<S> {
+    /// Puts the guards around each provider.
+    #[must_use]
+    pub fn new(queue: Queue<S>, router: Arc<Router>, endpoints: Vec<Endpoint>, failover: &Failover, domain_limits: DomainLimits) -> Self {
+        let transports =
+            endpoints.into_iter().map(|endpoint| (endpoint.connected.name.clone(), transport::guard(endpoint, failover, &queue))).collect();
+        let route_limits = router
+            .routes()
+            .iter()
+            .filter_map(|route| Some((route.name.clone(), DomainLimits::for_route(&route.name, route.per_sending_domain?))))
+            .collect();
+        Self { queue, router, transports, domain_limits, route_limits }
+    }
+
+    /// The circuits, to be looked at.
+    #[must_use]
+    pub fn circuits(&self) -> Vec<(ProviderName, Circuit)> {
+        let mut circuits: Vec<_> = self.transports.iter().map(|(name, guarded)| (name.clone(), guarded.circuit.clone())).collect();
+        circuits.sort_by(|one, other| one.0.cmp(&other.0));
+        circuits
+    }
+
+    /// Attempts whatever the queue lends until `shutdown`; then waits up to `grace` for the attempts
+    /// at hand. What is cut off then is in doubt at the next start.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken, grace: Duration) {
+        let tasks = TaskTracker::new();
+        let hands = Arc::new(Semaphore::new(MAX_IN_HAND));
+        let aborted = CancellationToken::new();
+        loop {
+            let next = async {
+                let hand = Arc::clone(&hands).acquire_owned().await;
+                (hand, self.queue.lease().await)
+            };
+            let (hand, lease) = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                next = next => next,
+            };
+            let (this, aborted) = (Arc::clone(&self), aborted.clone());
+            tasks.spawn(async move {
+                let _hand = hand;
+                tokio::select! {
+                    () = this.attempt(lease) => {}
+                    () = aborted.cancelled() => {}
+                }
+            });
+        }
+        tasks.close();
+        if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+            warn!(attempts = tasks.len(), "attempts at hand did not end in time; they are cut off and in doubt");
+            aborted.cancel();
+            tasks.wait().await;
+        }
+    }
+
+    async fn attempt(&self, lease: Lease<S>) {
+        let id = lease.message().id;
+        // A panic in a provider must cost one attempt, not the dispatcher.
+        if std::panic::AssertUnwindSafe(failover::deliver(self, lease)).catch_unwind().await.is_err() {
+            error!(message_id = %id, "an attempt panicked; its message is in doubt");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A provider inside its guards, erased to one type.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use postrider_providers::contract::{Attempt, Capabilities, DynProvider, Failure, ProviderName, RecipientIndex, Report};
+use tokio::time::Instant;
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceBuilder};
+
+use super::Endpoint;
+use super::breaker::{BreakerLayer, Circuit};
+use super::concurrency::ConcurrencyLayer;
+use super::intent::IntentLayer;
+use super::observe::ObserveLayer;
+use super::rate::RateLayer;
+use crate::config::Failover;
+use crate::queue::{Queue, WaitReason};
+use crate::spool::{Spool, SpoolError};
+
+/// One try: an attempt with what the guards need to know about its message.
+#[derive(Clone)]
+pub struct Try {
+    /// What the provider gets.
+    pub attempt: Attempt,
+    /// The limits that have let this message pass already.
+    pub grants: Arc<Mutex<Vec<WaitReason>>>,
+    /// Records that the provider is about to be asked.
+    pub ledger: Arc<dyn Ledger>,
+}
+
+impl fmt::Debug for Try {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Try").field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
+
+/// Where intents are recorded durably: the lease of the message.
+pub trait Ledger: Send + Sync {
+    /// Records that `provider` is about to be asked for `recipients`.
+    fn begin<'a>(&'a self, provider: &'a ProviderName, recipients: &'a [RecipientIndex]) -> BoxFuture<'a, Result<(), SpoolError>>;
+}
+
+/// Why there is no report.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The provider was asked, and nothing was handed over.
+    Failed(Failure),
+    /// Not asked: its circuit is open until then.
+    CircuitOpen {
+        /// What to wait for.
+        reason: WaitReason,
+        /// When to come again.
+        until: Instant,
+    },
+    /// Not asked: a limit of ours is reached until then.
+    Limited {
+        /// What to wait for.
+        reason: WaitReason,
+        /// When to come again.
+        until: Instant,
+    },
+    /// Not asked: the intent could not be recorded.
+    Spool(SpoolError),
+}
+
+/// A provider with its guards, whatever their types are.
+pub type Transport = BoxCloneSyncService<Try, Report, Refusal>;
+
+/// A transport and what may be asked about it.
+#[derive(Debug)]
+pub struct Guarded {
+    /// What the provider can carry.
+    pub capabilities: Capabilities,
+    /// The most recipients in one call, by its capabilities and its limits.
+    pub max_recipients: usize,
+    /// Its circuit.
+    pub circuit: Circuit,
+    /// The stack.
+    pub transport: Transport,
+}
+
+/// Builds the stack around one provider, outermost guard first.
+pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Queue<S>) -> Guarded {
+    let Endpoint { connected, limits, concurrency } = endpoint;
+    let name = connected.name;
+    let capabilities = connected.provider.capabilities();
+    let max_recipients = limits.max_recipients().min(capabilities.max_recipients.unwrap_or(usize::MAX));
+    let circuit = Circuit::new(name.clone(), failover.clone());
+    let waiting = queue.clone();
+    let transport = ServiceBuilder::new()
+        // Sees every try, those that the other guards refuse included.
+        .layer(ObserveLayer::new(name.clone()))
+        // Next, so that a provider that is down costs neither a permit nor a token.
+        .layer(BreakerLayer(circuit.clone()))
+        // Before the rate: a permit can be given back, a token cannot.
+        .layer(ConcurrencyLayer::new(&name, concurrency, move |reason: &WaitReason| waiting.wake(reason, 1)))
+        // The last to say no, so that every token taken is used.
+        .layer(RateLayer::new(limits))
+        // Innermost: only what really goes to the provider is recorded as begun.
+        .layer(IntentLayer::new(name))
+        .service(ProviderService(connected.provider));
+    Guarded { capabilities, max_recipients, circuit, transport: BoxCloneSyncService::new(transport) }
+}
+
+/// The provider as a tower service.
+#[derive(Clone)]
+pub(super) struct ProviderService(Arc<dyn DynProvider>);
+
+impl Service<Try> for ProviderService {
+    type Response = Report;
+    type Error = Refusal;
+    type Future = BoxFuture<'static, Result<Report, Refusal>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Try) -> Self::Future {
+        let provider = Arc::clone(&self.0);
+        Box::pin(async move { provider.deliver(request.attempt).await.map_err(Refusal::Failed) })
+    }
+}

@@ -1,0 +1,159 @@
+//! The queue: what is durable is in the spool, and a bounded window of it is here in memory.
+//!
+//! Invariants:
+//!
+//! 1. [`Queue::submit`] returns only when the message is durable: the caller may then say 250.
+//! 2. A message is in exactly one place: leased to an attempt, in the window (ready or parked), or
+//!    in the store alone. Only what is in the window or leased is held in memory.
+//! 3. All waiting happens here. A message that a limit, an open circuit or a full provider keeps
+//!    back is *parked* under that reason and comes back when its time has come, a few at a time; no
+//!    task sleeps for it. When too many are parked for one reason, further ones go back to the store,
+//!    so that one provider's backlog cannot fill the window.
+//! 4. Fresh mail goes straight to the window and is not read back, while there is room.
+
+mod conclusion;
+pub mod feeder;
+pub mod lease;
+pub mod retry;
+mod window;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_providers::contract::{Message, MessageId};
+use tokio_util::sync::CancellationToken;
+
+pub use lease::{Disposition, Lease};
+pub use retry::RetrySchedule;
+pub use window::WaitReason;
+
+use crate::clock::Clock;
+use crate::spool::{Spool, SpoolCounts, SpoolError, Stored};
+use window::Window;
+
+/// How the queue behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// When to try again, and for how long.
+    pub retry: RetrySchedule,
+    /// The most messages in memory.
+    pub window_messages: usize,
+    /// The most octets of bodies in memory.
+    pub window_octets: u64,
+    /// How long a lease outlives its node's last renewal.
+    pub lease: Duration,
+    /// This host, for notifications.
+    pub hostname: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            retry: RetrySchedule::default(),
+            window_messages: 4000,
+            window_octets: 64 << 20,
+            lease: Duration::from_secs(60),
+            hostname: "localhost".to_owned(),
+        }
+    }
+}
+
+/// The queue over a spool. Clones share it.
+#[derive(Debug)]
+pub struct Queue<S: Spool>(Arc<Shared<S>>);
+
+/// What all handles and leases share.
+#[derive(Debug)]
+struct Shared<S: Spool> {
+    spool: S,
+    settings: Settings,
+    clock: Clock,
+    window: Window,
+    /// Wakes the feeder: there may be something to fetch, or room to fetch it into.
+    poke: tokio::sync::Notify,
+}
+
+impl<S: Spool> Clone for Queue<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Spool> Queue<S> {
+    /// A queue over `spool`. Nothing is fetched from the store until [`Queue::run`] runs.
+    #[must_use]
+    pub fn new(spool: S, settings: Settings, clock: Clock) -> Self {
+        let window = Window::new(settings.window_messages, settings.window_octets);
+        Self(Arc::new(Shared { spool, settings, clock, window, poke: tokio::sync::Notify::new() }))
+    }
+
+    /// Where the body of a message that is arriving goes.
+    #[must_use]
+    pub fn body(&self, id: MessageId) -> S::Sink {
+        self.0.spool.body(id)
+    }
+
+    /// Takes a message in. It is durable when this returns.
+    ///
+    /// # Errors
+    /// When the spool could not store it; then it is not ours.
+    pub async fn submit(&self, message: Arc<Message>) -> Result<(), SpoolError> {
+        let shared = &self.0;
+        let room = shared.window.reserve(&message.body);
+        shared.spool.store(Arc::clone(&message), room.is_some()).await?;
+        match room {
+            Some(room) => shared.window.push(room, Stored::fresh(message)),
+            None => shared.poke.notify_one(),
+        }
+        Ok(())
+    }
+
+    /// Waits until a message may be attempted, and lends it. Dropping the lease returns the message.
+    pub async fn lease(&self) -> Lease<S> {
+        let entry = self.0.window.pop().await;
+        Lease::new(self.clone(), entry)
+    }
+
+    /// Feeds the window from the store, wakes what is parked, and renews this node's leases, until
+    /// `shutdown`.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        feeder::run(&self.0, shutdown).await;
+    }
+
+    /// Lets up to `count` messages go that wait for `reason`.
+    pub fn wake(&self, reason: &WaitReason, count: usize) {
+        self.0.window.wake(reason, count);
+    }
+
+    /// Messages in memory: ready, parked, or leased.
+    #[must_use]
+    pub fn in_window(&self) -> usize {
+        self.0.window.len()
+    }
+
+    /// Counts what is stored.
+    ///
+    /// # Errors
+    /// When the spool cannot be read.
+    pub async fn counts(&self) -> Result<SpoolCounts, SpoolError> {
+        self.0.spool.counts().await
+    }
+
+    /// The spool below.
+    #[must_use]
+    pub fn spool(&self) -> &S {
+        &self.0.spool
+    }
+
+    /// Whether a message received then is past its time.
+    #[must_use]
+    pub fn is_expired(&self, received: std::time::SystemTime) -> bool {
+        self.0.settings.retry.is_expired(received, self.0.clock.now())
+    }
+
+    /// The queue's clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.0.clock
+    }
+}

@@ -1,0 +1,166 @@
+//! The exclusive right to attempt one message, and its durable end.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use postrider_providers::contract::{Diagnostic, Message, ProviderName, Receipt, RecipientIndex};
+use tokio::time::Instant;
+use tracing::error;
+
+use super::Queue;
+use super::conclusion::conclude;
+use super::window::{Entry, WaitReason};
+use crate::spool::{Spool, SpoolError, Stored};
+
+/// What became of one recipient in an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disposition {
+    /// Handed over.
+    Relayed(ProviderName, Receipt),
+    /// Refused for good.
+    Bounced(Diagnostic),
+    /// Refused or unreachable for now; the retry schedule decides.
+    Deferred(Diagnostic),
+    /// Handed over without an answer. `hold`: a person decides; otherwise the same provider is asked again.
+    InDoubt {
+        /// The only provider that may be asked again.
+        provider: ProviderName,
+        /// What was seen.
+        diagnostic: Diagnostic,
+        /// The route's choice.
+        hold: bool,
+    },
+    /// Nobody was asked: a limit or an open circuit keeps it back until then.
+    Waiting(SystemTime, Diagnostic),
+}
+
+/// A leased message.
+#[derive(Debug)]
+pub struct Lease<S: Spool> {
+    queue: Queue<S>,
+    /// Present until the lease has ended.
+    entry: Option<Entry>,
+    /// The handover that was recorded last, by recipients.
+    begun: parking_lot::Mutex<Vec<(RecipientIndex, ProviderName)>>,
+}
+
+impl<S: Spool> Lease<S> {
+    pub(super) fn new(queue: Queue<S>, entry: Entry) -> Self {
+        Self { queue, entry: Some(entry), begun: parking_lot::Mutex::default() }
+    }
+
+    fn entry(&self) -> &Entry {
+        #[expect(clippy::expect_used, reason = "the entry leaves only in methods that consume the lease")]
+        self.entry.as_ref().expect("the lease has not ended")
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn message(&self) -> &Arc<Message> {
+        &self.entry().stored.message
+    }
+
+    /// The message with its recipients' states.
+    #[must_use]
+    pub fn stored(&self) -> &Stored {
+        &self.entry().stored
+    }
+
+    /// The limits that have let this message pass already. What was granted stays with the message
+    /// while it waits for something else, so that a refusal further on wastes nothing.
+    #[must_use]
+    pub fn grants(&self) -> &[WaitReason] {
+        &self.entry().grants
+    }
+
+    /// Remembers what limits have granted.
+    pub fn keep_grants(&mut self, grants: Vec<WaitReason>) {
+        if let Some(entry) = &mut self.entry {
+            entry.grants = grants;
+        }
+    }
+
+    /// Records durably that `provider` is about to be asked for `recipients`.
+    ///
+    /// # Errors
+    /// When that could not be recorded; then nobody may be asked.
+    pub async fn begin(&self, provider: &ProviderName, recipients: &[RecipientIndex]) -> Result<(), SpoolError> {
+        self.queue.0.spool.begin(self.message().id, provider, recipients).await?;
+        let mut begun = self.begun.lock();
+        begun.retain(|(index, _)| !recipients.contains(index));
+        begun.extend(recipients.iter().map(|&index| (index, provider.clone())));
+        Ok(())
+    }
+
+    /// Puts the message aside until `until` or until `reason` is woken. It has not been attempted.
+    pub async fn park(mut self, reason: WaitReason, until: Instant) {
+        if let Some(entry) = self.entry.take()
+            && let Err(entry) = self.queue.0.window.park(entry, reason, until)
+        {
+            // Too many wait for this already; the store has room.
+            let due = self.queue.0.clock.time_of(until).max(self.queue.0.clock.now() + Duration::from_secs(5));
+            self.entry = Some(entry);
+            self.release(due).await;
+        }
+    }
+
+    /// Gives the message back to the store unattempted, due at `due`.
+    pub async fn release(mut self, due: SystemTime) {
+        let id = self.message().id;
+        let shared = Arc::clone(&self.queue.0);
+        durably(|| shared.spool.release(id, due), "released").await;
+        self.entry = None;
+        shared.poke.notify_one();
+    }
+
+    /// Ends the lease durably: recipients' states, the next time, and the notification that follows
+    /// are one transaction. `asked`: whether any provider was asked, which makes it an attempt.
+    pub async fn settle(mut self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, retry_at: Option<SystemTime>) {
+        let shared = Arc::clone(&self.queue.0);
+        let settled = conclude(self.stored(), &shared.settings, shared.clock.now(), dispositions, asked, retry_at).await;
+        let notified = settled.notification.is_some();
+        durably(|| shared.spool.settle(settled.clone()), "settled").await;
+        self.entry = None;
+        if notified || settled.changes.iter().any(|(_, state, _)| state.is_open()) {
+            shared.poke.notify_one();
+        }
+    }
+}
+
+/// A lease that was dropped without an end (a panic, an aborted task) goes back to the queue; what
+/// was being handed over is in doubt.
+impl<S: Spool> Drop for Lease<S> {
+    fn drop(&mut self) {
+        let Some(entry) = self.entry.take() else { return };
+        let begun = std::mem::take(&mut *self.begun.lock());
+        if begun.is_empty() {
+            entry.put_back(&self.queue.0.window);
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let lease = Self { queue: self.queue.clone(), entry: Some(entry), begun: parking_lot::Mutex::default() };
+        let lost = begun
+            .into_iter()
+            .map(|(index, provider)| (index, Disposition::InDoubt { provider, diagnostic: Diagnostic::local("the attempt was cut off"), hold: false }))
+            .collect();
+        runtime.spawn(lease.settle(lost, true, None));
+    }
+}
+
+/// Repeats a write to the spool until it succeeds: what it records has happened already. When the
+/// process ends first, the recorded intent says "in doubt" at the next start.
+async fn durably<F: Future<Output = Result<(), SpoolError>>>(mut write: impl FnMut() -> F, what: &str) {
+    let mut wait = Duration::from_millis(100);
+    loop {
+        match write().await {
+            Ok(()) => return,
+            Err(error @ SpoolError::LeaseLost(_)) => return error!(%error, "a lease could not be {what}"),
+            Err(SpoolError::Closed) => return,
+            Err(error) => {
+                error!(%error, "a lease could not be {what}; trying again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(10));
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Bytes of one line to a command. Pure and total: every input gives a command or a reply.
+
+use std::fmt;
+
+use postrider_providers::contract::{Address, AddressError, BodyType, ReversePath};
+
+use super::reply::{self, Reply};
+
+/// One command line (RFC 5321 section 4.1.1), parsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// `HELO name`.
+    Helo(String),
+    /// `EHLO name`.
+    Ehlo(String),
+    /// `MAIL FROM:<path> parameters`.
+    Mail(MailCommand),
+    /// `RCPT TO:<path>`.
+    Rcpt(ForwardPath),
+    /// `DATA`.
+    Data,
+    /// `RSET`.
+    Rset,
+    /// `NOOP`, whatever follows it.
+    Noop,
+    /// `VRFY text`.
+    Vrfy,
+    /// `HELP`, whatever follows it.
+    Help,
+    /// `QUIT`.
+    Quit,
+}
+
+/// MAIL with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailCommand {
+    /// The reverse-path.
+    pub reverse_path: ReversePath,
+    /// `SIZE=` (RFC 1870), in octets.
+    pub size: Option<u64>,
+    /// `BODY=` (RFC 6152).
+    pub body_type: BodyType,
+    /// `SMTPUTF8` (RFC 6531).
+    pub smtputf8: bool,
+}
+
+/// Whom RCPT names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardPath {
+    /// A mailbox with a domain.
+    Mailbox(Address),
+    /// `<Postmaster>` without a domain (RFC 5321 section 4.1.1.3): the postmaster of this host.
+    Postmaster,
+}
+
+/// The line is no command that this server carries out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandError(pub Reply);
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Command {
+    /// Parses a line without its CRLF.
+    ///
+    /// # Errors
+    /// The reply that the client gets: 500 for what is no command, 501 for wrong arguments, 502 for
+    /// commands that are not offered, 555 for unknown parameters (RFC 5321 section 4.2.4).
+    pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+        let Ok(text) = std::str::from_utf8(line) else {
+            return Err(syntax("The command is not UTF-8"));
+        };
+        if text.chars().any(char::is_control) {
+            return Err(CommandError(if text.contains(['\r', '\n']) { reply::LINE_ENDING } else { syntax("The command has a control character").0 }));
+        }
+        let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let argument = rest.trim_matches(' ');
+        let no_argument = |command| if argument.is_empty() { Ok(command) } else { Err(syntax("The command takes no argument")) };
+        match verb.to_ascii_uppercase().as_str() {
+            "HELO" => client_name(argument).map(Self::Helo),
+            "EHLO" => client_name(argument).map(Self::Ehlo),
+            "MAIL" => mail(argument).map(Self::Mail),
+            "RCPT" => rcpt(argument).map(Self::Rcpt),
+            "DATA" => no_argument(Self::Data),
+            "RSET" => no_argument(Self::Rset),
+            "QUIT" => no_argument(Self::Quit),
+            "NOOP" => Ok(Self::Noop),
+            "HELP" => Ok(Self::Help),
+            "VRFY" if argument.is_empty() => Err(syntax("VRFY needs a name")),
+            "VRFY" => Ok(Self::Vrfy),
+            "STARTTLS" | "AUTH" | "BDAT" | "ETRN" | "EXPN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(CommandError(reply::NOT_IMPLEMENTED)),
+            _ => Err(CommandError(reply::UNKNOWN_COMMAND)),
+        }
+    }
+}
+
+fn syntax(text: &'static str) -> CommandError {
+    CommandError(Reply::new(501, (5, 5, 4), text))
+}
+
+/// The name of HELO and EHLO. What it says is never believed, so any one word is good enough
+/// (RFC 5321 section 4.1.4 forbids refusing mail because of it).
+fn client_name(argument: &str) -> Result<String, CommandError> {
+    if argument.is_empty() {
+        return Err(syntax("HELO and EHLO need your host name"));
+    }
+    if argument.len() > 255 || argument.contains(' ') {
+        return Err(syntax("The host name must be one word of at most 255 characters"));
+    }
+    Ok(argument.to_owned())
+}
+
+fn mail(argument: &str) -> Result<MailCommand, CommandError> {
+    let rest = strip_keyword(argument, "FROM:").ok_or_else(|| syntax("Expected MAIL FROM:<address>"))?;
+    let (path, parameters) = path(rest, "Expected MAIL FROM:<address>")?;
+    let reverse_path = if path.is_empty() {
+        ReversePath::Null
+    } else {
+        ReversePath::Mailbox(mailbox(path, (5, 1, 7))?)
+    };
+    let mut mail = MailCommand { reverse_path, size: None, body_type: BodyType::SevenBit, smtputf8: false };
+    let mut seen = Vec::new();
+    for parameter in parameters {
+        let (keyword, value) = parameter.split_once('=').map_or((parameter, None), |(keyword, value)| (keyword, Some(value)));
+        let keyword = keyword.to_ascii_uppercase();
+        match (keyword.as_str(), value) {
+            ("SIZE", Some(value)) => mail.size = Some(size(value)?),
+            ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => mail.body_type = BodyType::SevenBit,
+            ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => mail.body_type = BodyType::EightBitMime,
+            ("BODY", _) => return Err(syntax("Expected BODY=7BIT or BODY=8BITMIME")),
+            ("SMTPUTF8", None) => mail.smtputf8 = true,
+            ("SIZE" | "SMTPUTF8", _) => return Err(syntax("Expected SIZE=octets, or SMTPUTF8 without a value")),
+            _ => return Err(unknown_parameter(&keyword)),
+        }
+        if seen.contains(&keyword) {
+            return Err(syntax("A parameter was given twice"));
+        }
+        seen.push(keyword);
+    }
+    if !mail.smtputf8 && mail.reverse_path.address().is_some_and(|address| !address.is_ascii()) {
+        return Err(CommandError(reply::NEED_SMTPUTF8));
+    }
+    Ok(mail)
+}
+
+fn rcpt(argument: &str) -> Result<ForwardPath, CommandError> {
+    let rest = strip_keyword(argument, "TO:").ok_or_else(|| syntax("Expected RCPT TO:<address>"))?;
+    let (path, mut parameters) = path(rest, "Expected RCPT TO:<address>")?;
+    if let Some(parameter) = parameters.next() {
+        let keyword = parameter.split('=').next().unwrap_or_default().to_ascii_uppercase();
+        return Err(unknown_parameter(&keyword));
+    }
+    if path.is_empty() {
+        return Err(CommandError(Reply::new(501, (5, 1, 3), "A recipient cannot be empty")));
+    }
+    if path.eq_ignore_ascii_case("postmaster") {
+        return Ok(ForwardPath::Postmaster);
+    }
+    mailbox(path, (5, 1, 3)).map(ForwardPath::Mailbox)
+}
+
+/// RFC 1870 section 4: up to 20 digits. What overflows is too large, not small.
+fn size(value: &str) -> Result<u64, CommandError> {
+    if value.is_empty() || value.len() > 20 || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(syntax("Expected SIZE= and up to 20 digits"));
+    }
+    Ok(value.parse().unwrap_or(u64::MAX))
+}
+
+fn unknown_parameter(keyword: &str) -> CommandError {
+    CommandError(Reply::with_text(555, (5, 5, 4), format!("The parameter {keyword} is not offered")))
+}
+
+fn mailbox(path: &str, status: (u8, u16, u16)) -> Result<Address, CommandError> {
+    Address::parse(path).map_err(|error| {
+        let text = match error {
+            AddressError::NoDomain => "The address has no domain; expected <local-part@domain>",
+            AddressError::LocalPart => "The part before the @ is not valid",
+            AddressError::Domain => "The domain is not valid",
+        };
+        CommandError(Reply::new(if status.1 == 1 && status.2 == 7 { 553 } else { 501 }, status, text))
+    })
+}
+
+fn strip_keyword<'a>(text: &'a str, keyword: &str) -> Option<&'a str> {
+    let head = text.get(..keyword.len())?;
+    head.eq_ignore_ascii_case(keyword).then(|| &text[keyword.len()..])
+}
+
+/// Splits `<path> parameters`; a source route is dropped (RFC 5321 section 4.1.1.3 and appendix C).
+fn path<'a>(text: &'a str, expected: &'static str) -> Result<(&'a str, impl Iterator<Item = &'a str>), CommandError> {
+    let inner = text.trim_start_matches(' ').strip_prefix('<').ok_or_else(|| syntax(expected))?;
+    let end = closing_bracket(inner).ok_or_else(|| syntax(expected))?;
+    let (path, rest) = (&inner[..end], &inner[end + 1..]);
+    if !rest.is_empty() && !rest.starts_with(' ') {
+        return Err(syntax(expected));
+    }
+    let path = match path.split_once(':') {
+        Some((route, mailbox)) if path.starts_with('@') => {
+            if route.split(',').all(|hop| hop.trim_matches(' ').strip_prefix('@').is_some_and(|host| !host.is_empty() && !host.contains('@'))) {
+                mailbox
+            } else {
+                return Err(syntax("The source route is not valid"));
+            }
+        }
+        _ => path,
+    };
+    Ok((path, rest.split(' ').filter(|parameter| !parameter.is_empty())))
+}
+
+/// The position of the `>` that is not inside a quoted local part.
+fn closing_bracket(text: &str) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (position, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'>' if !quoted => return Some(position),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! What each line means, and that no line at all makes the parser panic.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+fn mail_from(line: &str) -> MailCommand {
+    match Command::parse(line.as_bytes()) {
+        Ok(Command::Mail(mail)) => mail,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn code(line: &[u8]) -> u16 {
+    match Command::parse(line) {
+        Ok(command) => panic!("{:?} parsed as {command:?}", String::from_utf8_lossy(line)),
+        Err(error) => error.0.code(),
+    }
+}
+
+#[test]
+fn verbs_are_read_in_any_case() {
+    assert_eq!(Command::parse(b"ehlo relay.example"), Ok(Command::Ehlo("relay.example".into())));
+    assert_eq!(Command::parse(b"HeLo [127.0.0.1]"), Ok(Command::Helo("[127.0.0.1]".into())));
+    assert_eq!(Command::parse(b"data"), Ok(Command::Data));
+    assert_eq!(Command::parse(b"QUIT "), Ok(Command::Quit));
+    assert_eq!(Command::parse(b"noop whatever it is"), Ok(Command::Noop));
+    assert_eq!(Command::parse(b"vrfy jones"), Ok(Command::Vrfy));
+}
+
+#[test]
+fn a_path_is_kept_as_it_was_sent() {
+    for path in ["a@b.example", "\"a b\"@x", "\"a>b\"@x", "\"a\\\"b\"@x", "A.B+c@EXAMPLE.com", "a@[IPv6:::1]"] {
+        let Command::Rcpt(ForwardPath::Mailbox(found)) = Command::parse(format!("RCPT TO:<{path}>").as_bytes()).unwrap() else { panic!() };
+        assert_eq!(found.as_str(), path);
+    }
+}
+
+#[test]
+fn the_null_reverse_path_is_a_case_of_its_own() {
+    assert_eq!(mail_from("MAIL FROM:<>").reverse_path, ReversePath::Null);
+    assert_eq!(code(b"RCPT TO:<>"), 501);
+    assert_eq!(Command::parse(b"RCPT TO:<postMaster>"), Ok(Command::Rcpt(ForwardPath::Postmaster)));
+}
+
+#[test]
+fn a_source_route_is_ignored() {
+    assert_eq!(mail_from("MAIL FROM:<@a.example,@b.example:c@d>").reverse_path, ReversePath::Mailbox(address("c@d")));
+    assert_eq!(code(b"MAIL FROM:<@a,b:c@d>"), 501);
+}
+
+#[test]
+fn parameters_of_mail_are_read() {
+    let mail = mail_from("MAIL FROM:<bücher@d> SIZE=1000 BODY=8bitmime SMTPUTF8");
+    assert_eq!((mail.size, mail.body_type, mail.smtputf8), (Some(1000), BodyType::EightBitMime, true));
+    assert_eq!(mail_from("MAIL FROM:<a@b> SIZE=99999999999999999999").size, Some(u64::MAX));
+}
+
+#[test]
+fn wrong_lines_get_the_reply_that_rfc_5321_gives_them() {
+    for (line, expected) in [
+        (&b""[..], 500),
+        (b"FOO", 500),
+        (b"\xff\xfe", 501),
+        (b"NOOP\n", 500),
+        (b"MAIL FROM:<a@b>\rRCPT", 500),
+        (b"EHLO", 501),
+        (b"EHLO a b", 501),
+        (b"DATA now", 501),
+        (b"RSET x", 501),
+        (b"MAIL", 501),
+        (b"MAIL FROM:a@b", 501),
+        (b"MAIL FROM:<a@b", 501),
+        (b"MAIL FROM:<a@b>x", 501),
+        (b"MAIL FROM:<a>", 553),
+        (b"MAIL FROM:<a@b> SIZE=", 501),
+        (b"MAIL FROM:<a@b> SIZE=-1", 501),
+        (b"MAIL FROM:<a@b> SIZE=999999999999999999999", 501),
+        (b"MAIL FROM:<a@b> SIZE=1 SIZE=2", 501),
+        (b"MAIL FROM:<a@b> BODY=BINARYMIME", 501),
+        (b"MAIL FROM:<a@b> FOO=1", 555),
+        ("MAIL FROM:<\u{fc}@b>".as_bytes(), 553),
+        (b"RCPT TO:<a@b> NOTIFY=NEVER", 555),
+        (b"RCPT TO:<\"x> NOTIFY=NEVER\"@y.org> NOTIFY=NEVER", 555),
+        (b"RCPT TO:<a@b\x00c>", 501),
+        (b"STARTTLS", 502),
+        (b"BDAT 99999999999999999999999 LAST", 502),
+        (b"EXPN list", 502),
+    ] {
+        assert_eq!(code(line), expected, "{:?}", String::from_utf8_lossy(line));
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_line_makes_the_parser_panic(line in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let _ = Command::parse(&line);
+    }
+
+    #[test]
+    fn no_path_makes_the_parser_panic_or_change_it(path in "[ -~]{0,80}") {
+        if let Ok(Command::Rcpt(ForwardPath::Mailbox(address))) = Command::parse(format!("RCPT TO:<{path}>").as_bytes()) {
+            prop_assert!(path.ends_with(address.as_str()));
+            // What is printed back into <> must be read as the same path again.
+            let again = Command::parse(format!("RCPT TO:<{address}>").as_bytes());
+            prop_assert_eq!(again, Ok(Command::Rcpt(ForwardPath::Mailbox(address))));
+        }
+    }
+}

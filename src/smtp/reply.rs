@@ -1,0 +1,153 @@
+//! What the server says: reply code, enhanced status, text. Every constant cites its source.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::{BufMut, BytesMut};
+use postrider_providers::contract::EnhancedStatus;
+
+/// One reply (RFC 5321 section 4.2), of one or several lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    code: u16,
+    status: Option<EnhancedStatus>,
+    text: Cow<'static, str>,
+}
+
+impl Reply {
+    /// A reply with an enhanced status (RFC 2034); `text` may hold several lines, parted by `\n`.
+    #[must_use]
+    pub const fn new(code: u16, status: (u8, u16, u16), text: &'static str) -> Self {
+        Self { code, status: Some(EnhancedStatus(status.0, status.1, status.2)), text: Cow::Borrowed(text) }
+    }
+
+    /// A reply whose text is made at run time. Control characters cannot leave the line.
+    #[must_use]
+    pub fn with_text(code: u16, status: (u8, u16, u16), text: impl Into<String>) -> Self {
+        let text: String = text.into().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        Self { code, status: Some(EnhancedStatus(status.0, status.1, status.2)), text: text.into() }
+    }
+
+    /// A reply that has no enhanced status: the greeting, EHLO, 354 (RFC 2034 section 4).
+    #[must_use]
+    pub fn plain(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, status: None, text: text.into() }
+    }
+
+    /// The reply code.
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// Whether this is a refusal, which counts towards the session's error limit.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.code >= 400
+    }
+
+    /// Writes the reply in wire form.
+    pub fn write_to(&self, out: &mut BytesMut) {
+        let mut lines = self.text.split('\n').peekable();
+        while let Some(line) = lines.next() {
+            let separator = if lines.peek().is_some() { '-' } else { ' ' };
+            out.put_slice(format!("{}{separator}", self.code).as_bytes());
+            if let Some(status) = self.status {
+                out.put_slice(format!("{status} ").as_bytes());
+            }
+            out.put_slice(line.as_bytes());
+            out.put_slice(b"\r\n");
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.code)?;
+        if let Some(status) = self.status {
+            write!(f, "{status} ")?;
+        }
+        f.write_str(&self.text.replace('\n', " / "))
+    }
+}
+
+/// RFC 5321 section 4.1.1.10.
+pub const CLOSING: Reply = Reply::new(221, (2, 0, 0), "Bye");
+/// RFC 5321 section 4.1.1.9, and 4.1.1.5 for RSET.
+pub const OK: Reply = Reply::new(250, (2, 0, 0), "Ok");
+/// RFC 3463: other address status, valid.
+pub const SENDER_OK: Reply = Reply::new(250, (2, 1, 0), "Ok");
+/// RFC 3463: destination address valid.
+pub const RECIPIENT_OK: Reply = Reply::new(250, (2, 1, 5), "Ok");
+/// RFC 5321 section 3.5.3: VRFY answers without saying anything about the mailbox.
+pub const CANNOT_VERIFY: Reply = Reply::new(252, (2, 5, 0), "Cannot verify the mailbox; will accept mail and try to deliver it");
+/// RFC 5321 section 4.1.1.8.
+pub const HELP: Reply = Reply::new(
+    214,
+    (2, 0, 0),
+    "Postrider takes mail for relay: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT\nWho may relay is set in access.trusted_networks",
+);
+
+/// RFC 5321 section 3.8: the server shuts down.
+pub const SHUTTING_DOWN: Reply = Reply::new(421, (4, 3, 2), "Shutting down, try again later");
+/// RFC 5321 section 4.5.3.2: the client was silent for too long.
+pub const TIMED_OUT: Reply = Reply::new(421, (4, 4, 2), "No command for too long, closing");
+/// Too many refusals in one session.
+pub const TOO_MANY_ERRORS: Reply = Reply::new(421, (4, 7, 0), "Too many errors, closing");
+/// The listener's limit on sessions.
+pub const TOO_MANY_CONNECTIONS: Reply = Reply::new(421, (4, 3, 2), "Too many connections, try again later");
+/// The listener's limit on sessions of one client.
+pub const TOO_MANY_CONNECTIONS_FROM_CLIENT: Reply = Reply::new(421, (4, 7, 0), "Too many connections from your address, try again later");
+
+/// RFC 5321 section 4.5.3.1.10: the client sends the rest in another transaction.
+pub const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, (4, 5, 3), "Too many recipients, send the rest in another transaction");
+/// RFC 5321 section 4.2.3, 452.
+pub const STORAGE_FULL: Reply = Reply::new(452, (4, 3, 1), "Insufficient system storage, try again later");
+/// RFC 5321 section 4.2.3, 451.
+pub const STORAGE_UNAVAILABLE: Reply = Reply::new(451, (4, 3, 0), "The queue cannot be written, try again later");
+
+/// RFC 5321 section 4.5.3.1.4: command lines have at most 512 octets, and some more for parameters.
+pub const LINE_TOO_LONG: Reply = Reply::new(500, (5, 5, 6), "Command line too long");
+/// RFC 5321 section 2.3.8: only CRLF ends a line.
+pub const LINE_ENDING: Reply = Reply::new(500, (5, 5, 2), "Commands must end with CRLF; a bare CR or LF was received");
+/// RFC 5321 section 4.2.4: not a command.
+pub const UNKNOWN_COMMAND: Reply = Reply::new(500, (5, 5, 1), "Command not recognized");
+/// RFC 5321 section 4.2.4: a known command that this server does not offer.
+pub const NOT_IMPLEMENTED: Reply = Reply::new(502, (5, 5, 1), "Command not implemented");
+/// RFC 5321 section 4.1.4.
+pub const SAY_HELLO_FIRST: Reply = Reply::new(503, (5, 5, 1), "Send EHLO or HELO first");
+/// RFC 5321 section 3.3.
+pub const NESTED_MAIL: Reply = Reply::new(503, (5, 5, 1), "A transaction is open already; RSET ends it");
+/// RFC 5321 section 3.3.
+pub const NEED_MAIL: Reply = Reply::new(503, (5, 5, 1), "Send MAIL first");
+/// RFC 5321 section 3.3.
+pub const NEED_RECIPIENTS: Reply = Reply::new(503, (5, 5, 1), "Send RCPT first; no recipient was accepted");
+/// RFC 1870 section 6.1 and 6.3.
+pub const TOO_LARGE: Reply = Reply::new(552, (5, 3, 4), "Message exceeds the maximum size; see SIZE in the answer to EHLO");
+/// A header block that no mail program makes.
+pub const HEADER_TOO_LARGE: Reply = Reply::new(552, (5, 3, 4), "The message header is larger than 256 KiB");
+/// RFC 5321 section 6.3.
+pub const TOO_MANY_HOPS: Reply = Reply::new(554, (5, 4, 6), "Too many Received fields: the message runs in a loop");
+/// RFC 5321 section 2.3.8; `access.bare_newline = "reject"`.
+pub const BARE_NEWLINE: Reply = Reply::new(550, (5, 6, 11), "The message has a bare CR or LF; lines must end with CRLF");
+/// RFC 6531 section 3.4: an address outside ASCII without the SMTPUTF8 parameter.
+pub const NEED_SMTPUTF8: Reply = Reply::new(553, (5, 6, 7), "An address outside ASCII needs the SMTPUTF8 parameter of MAIL");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_of_several_lines_repeats_code_and_status() {
+        let mut out = BytesMut::new();
+        Reply::new(214, (2, 0, 0), "one\ntwo").write_to(&mut out);
+        assert_eq!(&out[..], b"214-2.0.0 one\r\n214 2.0.0 two\r\n");
+    }
+
+    #[test]
+    fn text_from_a_peer_cannot_begin_another_line() {
+        let mut out = BytesMut::new();
+        Reply::with_text(550, (5, 1, 0), "<a\r\n250 b>").write_to(&mut out);
+        assert_eq!(&out[..], b"550 5.1.0 <a??250 b>\r\n");
+    }
+}

@@ -21,7 +21,7 @@ check: ## Format, lints, licences, bans and documentation; changes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --all-targets --no-default-features -- -D warnings
-	$(CARGO) deny check bans licenses sources
+	$(CARGO) deny check --hide-inclusion-graph bans licenses sources
 	.ci/advisories
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 

@@ -1,0 +1,176 @@
+//! The config file: read, checked, and turned into the settings of each part.
+//!
+//! `file` holds the tables as written, `reader` fills them and `validate` gives them meaning. Each
+//! adds what it finds to one list, so that a run reports every problem, drawn at its line. Secrets
+//! are taken out of the text before any of it is drawn (`mask`).
+
+mod document;
+mod domain;
+mod explain;
+mod file;
+mod mask;
+mod problem;
+mod reader;
+mod settings;
+mod summary;
+mod validate;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use postrider_providers::Providers;
+use postrider_providers::contract::{Connected, ProviderName};
+use postrider_providers::registry::{Context, SettingsError};
+use postrider_providers::settings::LimitSettings;
+use toml::de::DeTable;
+
+use document::{Document, Findings};
+use problem::{Problem, Source};
+
+pub use domain::{DomainPattern, DomainPatternError};
+pub use problem::{ConfigErrors, Warning};
+pub use settings::{
+    Access, BareNewline, Failover, InDoubt, Listener, Log, LogFormat, LogLevel, Queue, Route, SendingDomainLimits, Server, When,
+};
+pub use summary::{summary, summary_json};
+
+/// Where the config is if nobody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/postrider/postrider.toml";
+
+/// A config that can be run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Who this gateway is.
+    pub server: Server,
+    /// Where mail is taken; at least one.
+    pub listeners: Vec<Listener>,
+    /// Who may relay, and how much at once.
+    pub access: Access,
+    /// Where mail can go, in the order of the file; at least one.
+    pub providers: Vec<ProviderConfig>,
+    /// Which mail goes where; the first match wins. Only names providers that exist.
+    pub routes: Vec<Route>,
+    /// What each sending domain may send.
+    pub sending_domain_limits: SendingDomainLimits,
+    /// How long mail waits.
+    pub queue: Queue,
+    /// When a provider counts as down.
+    pub failover: Failover,
+    /// How events are logged.
+    pub log: Log,
+    /// The text, for errors that only connecting shows.
+    source: Option<Arc<Source>>,
+}
+
+/// One provider, as configured.
+#[derive(Debug, Clone)]
+pub struct ProviderConfig {
+    /// Its name in routes and logs.
+    pub name: ProviderName,
+    /// Where mail goes, in words.
+    pub destination: String,
+    /// What the administrator allows.
+    pub limits: LimitSettings,
+    /// The registry's tables, with this provider alone.
+    settings: Providers,
+    /// Where its header (under the empty key) and each of its settings are.
+    places: Vec<(String, Range<usize>)>,
+}
+
+/// Whether the secrets that a config points at are read while it is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// Each must be there. They are read, and forgotten.
+    Read,
+    /// They are on another machine: a config is checked before it is rolled out.
+    Skip,
+}
+
+impl Config {
+    /// Loads and checks the file at `path`, its secrets included.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, not only the first.
+    pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), ConfigErrors> {
+        let alone = |problem| ConfigErrors::new(Source::new(path, "", &[]), vec![problem]);
+        let octets = std::fs::read(path).map_err(|error| {
+            alone(
+                Problem::error(format!("cannot read the config file {}: {error}", path.display()))
+                    .help("name another file with --config FILE, or in the environment variable POSTRIDER_CONFIG"),
+            )
+        })?;
+        let text = String::from_utf8(octets).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..valid].iter().filter(|&&octet| octet == b'\n').count() + 1;
+            alone(
+                Problem::error(format!("{} is not UTF-8: line {line} has an octet that is no text", path.display()))
+                    .help("save the file as UTF-8"),
+            )
+        })?;
+        Self::parse(&text, path, Secrets::Read)
+    }
+
+    /// Checks `text`, which is the content of the file at `path`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, not only the first. Where it is no TOML, only that: what
+    /// else is found in such a text is mostly a consequence.
+    pub fn parse(text: &str, path: &Path, secrets: Secrets) -> Result<(Self, Vec<Warning>), ConfigErrors> {
+        let (root, syntax_errors) = DeTable::parse_recoverable(text);
+        if !syntax_errors.is_empty() {
+            let problems = syntax_errors.iter().map(|error| explain::syntax(error.message(), error.span(), text)).collect();
+            return Err(ConfigErrors::new(Source::new(path, text, &[]), problems));
+        }
+        let document = Document { root: root.into_inner() };
+        let mut findings = Findings::default();
+        let file = reader::read_file(&document, &mut findings);
+        let mut config = validate::validate(&file, &document, secrets, &mut findings);
+
+        let source = Source::new(path, text, &findings.suspects);
+        config.source = Some(source.clone());
+        if findings.problems.iter().any(|problem| !problem.is_warning) {
+            return Err(ConfigErrors::new(source, findings.problems));
+        }
+        findings.problems.sort_by_key(Problem::position);
+        Ok((config, findings.problems.into_iter().map(|problem| Warning::new(source.clone(), problem)).collect()))
+    }
+
+    /// Builds every provider. Reads secrets and files, but opens no connection.
+    ///
+    /// # Errors
+    /// Draws each setting that cannot work, at its line.
+    pub fn connect(&self, context: &Context) -> Result<Vec<Connected>, ConfigErrors> {
+        let mut connected = Vec::new();
+        let mut problems = Vec::new();
+        for provider in &self.providers {
+            match provider.connect(context) {
+                Ok(ready) => connected.push(ready),
+                Err(error) => problems.push(provider.explain(&error)),
+            }
+        }
+        match &self.source {
+            Some(source) if !problems.is_empty() => Err(ConfigErrors::new(source.clone(), problems)),
+            _ => Ok(connected),
+        }
+    }
+}
+
+impl ProviderConfig {
+    /// Builds the provider. Reads secrets and files, but opens no connection.
+    ///
+    /// # Errors
+    /// Names the setting at fault and says what to do.
+    pub fn connect(&self, context: &Context) -> Result<Connected, SettingsError> {
+        match self.settings.iter().as_slice() {
+            [(_, _, settings)] => settings.connect(self.name.clone(), context),
+            _ => Err(SettingsError::new("", format!("`{}` has no settings", self.name))),
+        }
+    }
+
+    fn explain(&self, error: &SettingsError) -> Problem {
+        let place = |key: &str| self.places.iter().find(|(name, _)| name == key).map(|(_, span)| span.clone());
+        let span = place(error.key).or_else(|| place("")).unwrap_or_default();
+        Problem::error(format!("`{}` cannot work: {}", self.name, error.message)).at(span, "this setting")
+    }
+}

@@ -1,0 +1,279 @@
+//! From the document to the raw tables: walks what is there, and names what this version cannot do.
+
+use std::collections::BTreeMap;
+
+use postrider_providers::Providers;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::document::{Document, Findings, TableName, read, setting, table_mut};
+use super::explain::{all_of, nearest};
+use super::file;
+use super::problem::Problem;
+
+/// The sections that this version has.
+const SECTIONS: &[&str] = &["server", "listener", "access", "provider", "route", "limits", "queue", "failover", "log"];
+
+/// The sections that come later.
+const LATER_SECTIONS: &[&str] = &["app", "bounce", "admin"];
+
+/// The kinds of provider that come later.
+const LATER_KINDS: &[&str] = &[
+    "office365",
+    "graph",
+    "sendgrid",
+    "mailgun",
+    "postmark",
+    "resend",
+    "brevo",
+    "mailjet",
+    "sparkpost",
+    "azure",
+    "gmail",
+    "google",
+    "cloudflare",
+    "mailersend",
+    "scaleway",
+];
+
+/// The settings of `[queue]` that come later.
+const LATER_QUEUE: &[&str] = &["delay_warning_after", "url"];
+
+/// The conditions of a route that come later.
+const LATER_WHEN: &[&str] = &["app", "client", "header"];
+
+/// The whole file as it is written. `None` stands for a table that could not be read.
+#[derive(Default)]
+pub(super) struct File {
+    pub(super) server: file::Server,
+    /// `None` if the file has no listener.
+    pub(super) listeners: Option<Vec<Option<file::Listener>>>,
+    pub(super) access: file::Access,
+    pub(super) providers: Vec<Provider>,
+    pub(super) routes: Vec<Option<file::Route>>,
+    pub(super) limits: file::Limits,
+    pub(super) queue: file::Queue,
+    pub(super) failover: file::Failover,
+    pub(super) log: file::Log,
+}
+
+/// One `[provider.<kind>.<key>]`.
+pub(super) struct Provider {
+    pub(super) kind: String,
+    pub(super) key: String,
+    /// A table of providers with this one in it; `None` if it could not be read.
+    pub(super) settings: Option<Providers>,
+}
+
+/// Reads every section of `document`.
+pub(super) fn read_file(document: &Document<'_>, findings: &mut Findings) -> File {
+    let mut file = File::default();
+    for (key, value) in &document.root {
+        let name: &str = key.get_ref();
+        match name {
+            "server" => file.server = section(name, value, findings),
+            "access" => file.access = section(name, value, findings),
+            "limits" => file.limits = section(name, &without_nested_domains(value, findings), findings),
+            "queue" => file.queue = section(name, &without_later_keys(name, LATER_QUEUE, value, findings), findings),
+            "failover" => file.failover = section(name, value, findings),
+            "log" => file.log = section(name, value, findings),
+            "listener" => file.listeners = Some(array(name, value, findings)),
+            "route" => file.routes = routes(value, findings),
+            "provider" => file.providers = providers(value, findings),
+            later if LATER_SECTIONS.contains(&later) => findings.push(
+                Problem::error(format!("`[{later}]` is not supported by this version yet"))
+                    .at(key.span(), "a section of a later version")
+                    .help("remove it"),
+            ),
+            unknown => {
+                let problem = Problem::error(format!("unknown section `{unknown}`"))
+                    .at(key.span(), "not a section of this file")
+                    .note(format!("the sections are {}", all_of(SECTIONS)));
+                findings.suspects.push(key.span());
+                findings.push(match nearest(unknown, SECTIONS.iter().copied()) {
+                    Some(near) => problem.help(format!("did you mean `{near}`?")),
+                    None => problem.help("remove it, or put it into the section that it belongs to"),
+                });
+            }
+        }
+    }
+    file
+}
+
+fn section<T: DeserializeOwned + Default>(name: &str, value: &Spanned<DeValue<'_>>, findings: &mut Findings) -> T {
+    if !value.get_ref().is_table() {
+        findings.push(not_a_table(name, &format!("[{name}]"), value));
+        return T::default();
+    }
+    read(value, TableName { base: name, is_array: false }, findings).unwrap_or_default()
+}
+
+fn not_a_table(name: &str, header: &str, value: &Spanned<DeValue<'_>>) -> Problem {
+    Problem::error(format!("`{name}` cannot be {}", kind_of(value.get_ref())))
+        .at(value.span(), "expected a table")
+        .help(format!("write a line `{header}`, and the settings below it"))
+}
+
+/// What a value is, in words.
+fn kind_of(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) | DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The tables of `[[name]]`.
+fn array<T: DeserializeOwned>(name: &str, value: &Spanned<DeValue<'_>>, findings: &mut Findings) -> Vec<Option<T>> {
+    let Some(tables) = value.get_ref().as_array() else {
+        findings.push(
+            Problem::error(format!("`{name}` cannot be {}", kind_of(value.get_ref())))
+                .at(value.span(), "there may be several, each with a header in double brackets")
+                .help(format!("write `[[{name}]]`")),
+        );
+        return vec![None];
+    };
+    tables.iter().map(|table| read(table, TableName { base: name, is_array: true }, findings)).collect()
+}
+
+fn routes(value: &Spanned<DeValue<'_>>, findings: &mut Findings) -> Vec<Option<file::Route>> {
+    let mut value = value.clone();
+    if let DeValue::Array(routes) = value.get_mut() {
+        for route in routes.iter_mut() {
+            if let Some(when) = table_mut(route).and_then(|route| route.get_mut("when")) {
+                *when = without_later_keys("route.when", LATER_WHEN, when, findings);
+            }
+        }
+    }
+    array("route", &value, findings)
+}
+
+/// A copy of the table without what this version does not know yet; each is reported.
+fn without_later_keys<'i>(table: &str, later: &[&str], value: &Spanned<DeValue<'i>>, findings: &mut Findings) -> Spanned<DeValue<'i>> {
+    let mut value = value.clone();
+    for later in later {
+        if let Some((key, _)) = table_mut(&mut value).and_then(|entries| entries.remove_entry(*later)) {
+            findings.push(
+                Problem::error(format!("`{later}` of `[{table}]` is not supported by this version yet"))
+                    .at(key.span(), "a setting of a later version")
+                    .help("remove it"),
+            );
+        }
+    }
+    value
+}
+
+/// Domains have dots, and TOML takes an unquoted dot for a table: a trap that deserves its own words.
+fn without_nested_domains<'i>(value: &Spanned<DeValue<'i>>, findings: &mut Findings) -> Spanned<DeValue<'i>> {
+    let mut value = value.clone();
+    let domains = table_mut(&mut value).and_then(|limits| limits.get_mut("sending_domain"));
+    if let Some(domains) = domains.and_then(table_mut) {
+        let nested: Vec<String> =
+            domains.iter().filter(|(_, rate)| rate.get_ref().is_table()).map(|(key, _)| key.get_ref().to_string()).collect();
+        for key in nested {
+            if let Some((key, _)) = domains.remove_entry(key.as_str()) {
+                findings.push(
+                    Problem::error("a domain with dots needs quotes")
+                        .at(key.span(), "TOML takes what follows the dot for a table of its own")
+                        .help("write it as \"erp.corp.example\" = \"600/min\""),
+                );
+            }
+        }
+    }
+    value
+}
+
+fn providers(value: &Spanned<DeValue<'_>>, findings: &mut Findings) -> Vec<Provider> {
+    let mut all = Vec::new();
+    let Some(kinds) = value.get_ref().as_table() else {
+        findings.push(not_a_table("provider", "[provider.smarthost.office]", value));
+        return all;
+    };
+    for (kind_key, named) in kinds {
+        let kind: &str = kind_key.get_ref();
+        let is_known = Providers::KINDS.contains(&kind);
+        if !is_known {
+            findings.push(unknown_kind(kind).at(kind_key.span(), "this kind of provider is not in this build"));
+        }
+        let Some(named) = named.get_ref().as_table() else {
+            findings.push(not_a_table(&format!("provider.{kind}"), &format!("[provider.{kind}.NAME]"), named));
+            continue;
+        };
+        for (key, table) in named {
+            let name: &str = key.get_ref();
+            if is_known && !table.get_ref().is_table() {
+                findings.push(
+                    Problem::error(format!("`{name}` stands in `[provider.{kind}]`, which has no name"))
+                        .at(key.span(), "expected the name of a provider")
+                        .help(format!(
+                            "give the provider a name of your choice: `[provider.{kind}.main]`; routes then call it `{kind}.main`"
+                        )),
+                );
+                // One is enough: all other keys of the table have the same fault.
+                break;
+            }
+            let settings = if is_known { one_provider(kind, name, table, findings) } else { None };
+            all.push(Provider { kind: kind.to_owned(), key: name.to_owned(), settings });
+        }
+    }
+    all
+}
+
+fn unknown_kind(kind: &str) -> Problem {
+    let note = format!("this build has {}", all_of(Providers::KINDS));
+    if kind == "ses" {
+        return Problem::error("this build lacks the `ses` feature")
+            .note(note)
+            .help("install a build with it, or reach SES by SMTP with `[provider.smarthost.NAME]`");
+    }
+    if LATER_KINDS.contains(&kind) {
+        return Problem::error(format!("providers of the kind `{kind}` are not supported by this version yet"))
+            .note(note)
+            .help("if the service takes SMTP, use `[provider.smarthost.NAME]` with its host, user name and password");
+    }
+    let problem = Problem::error(format!("unknown kind of provider `{kind}`")).note(note);
+    match nearest(kind, Providers::KINDS.iter().copied()) {
+        Some(near) => problem.help(format!("did you mean `{near}`?")),
+        None => problem.help("write `[provider.KIND.NAME]` with one of these kinds, and a name of your choice"),
+    }
+}
+
+/// Reads one provider's table. `Providers` wants all of them at once, so this one is wrapped in
+/// tables that have nothing else.
+fn one_provider(kind: &str, key: &str, table: &Spanned<DeValue<'_>>, findings: &mut Findings) -> Option<Providers> {
+    let span = table.span();
+    let wrap = |key: &str, value| {
+        let mut outer = DeTable::new();
+        // No key of the file is at this place, so nothing is mistaken for the wrapping.
+        outer.insert(Spanned::new(0..0, key.to_owned().into()), value);
+        Spanned::new(span.clone(), DeValue::Table(outer))
+    };
+    let wrapped = wrap(kind, wrap(key, table.clone()));
+    let providers: Providers = read(&wrapped, TableName { base: "provider", is_array: false }, findings)?;
+    // A table that misses something is left out on the way; then there is nothing to build.
+    (!providers.iter().is_empty()).then_some(providers)
+}
+
+/// Names by position, for duplicates.
+pub(super) fn first_use<'n>(names: impl Iterator<Item = (usize, &'n str)>) -> Vec<(usize, usize)> {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut again = Vec::new();
+    for (index, name) in names {
+        match seen.get(name) {
+            Some(&first) => again.push((index, first)),
+            None => {
+                seen.insert(name, index);
+            }
+        }
+    }
+    again
+}
+
+/// The path of a provider's table.
+pub(super) fn provider_path(provider: &Provider) -> [super::document::Step; 3] {
+    setting!["provider", provider.kind.as_str(), provider.key.as_str()]
+}

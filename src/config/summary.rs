@@ -1,0 +1,179 @@
+//! What a config would run, for `postrider check`: for people, and as JSON. Secrets are in neither.
+
+use std::fmt::Write as _;
+
+use postrider_providers::settings::{LimitSettings, Rate, Size, Span};
+use serde_json::{Value, json};
+
+use super::{BareNewline, Config, InDoubt, LogFormat, Route, When};
+
+/// Describes what would run, in lines for people.
+#[must_use]
+pub fn summary(config: &Config) -> String {
+    let access = &config.access;
+    let mut text = String::new();
+    let mut line = |what: &str, value: String| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{what:<12} {value}");
+    };
+    line("hostname", config.server.hostname.to_string());
+    line("data", config.server.data_dir.display().to_string());
+    line("listens on", list(config.listeners.iter().map(|listener| listener.bind)));
+    line("may relay", if access.trusted_networks.is_empty() { "nobody".to_owned() } else { list(&access.trusted_networks) });
+    let bare_newline = match access.bare_newline {
+        BareNewline::Normalize => "becomes CRLF",
+        BareNewline::Reject => "is refused",
+    };
+    line("accepts", format!("{}, {} recipients; a bare CR or LF {bare_newline}", Size(access.max_message_size), access.max_recipients));
+    line("connections", format!("{}, of them {} from one client", access.max_connections, access.max_connections_per_client));
+
+    let _ = writeln!(text, "\nproviders");
+    let width = config.providers.iter().map(|provider| provider.name.as_str().len()).max().unwrap_or(0);
+    for provider in &config.providers {
+        let _ = writeln!(text, "  {:<width$}  {}; {}", provider.name, provider.destination, limits(&provider.limits));
+    }
+
+    let _ = writeln!(text, "\nroutes, the first match wins");
+    for (index, route) in config.routes.iter().enumerate() {
+        let _ = writeln!(text, "  {}. {}: {}", index + 1, route.name, conditions(&route.when));
+        let _ = writeln!(text, "     {}", path(route));
+    }
+    if !config.routes.iter().any(|route| route.when.is_always()) {
+        let _ = writeln!(text, "  mail that matches none of them is refused");
+    }
+
+    let sending = &config.sending_domain_limits;
+    if !sending.domains.is_empty() || sending.default.is_some() {
+        let _ = writeln!(text, "\nsending domains");
+        for (domain, rate) in &sending.domains {
+            let _ = writeln!(text, "  {domain}: {rate}");
+        }
+        let _ = writeln!(text, "  any other: {}", sending.default.map_or_else(|| "no limit".to_owned(), |rate| rate.to_string()));
+    }
+
+    let mut line = |what: &str, value: String| {
+        let _ = writeln!(text, "{what:<12} {value}");
+    };
+    line("\nqueue", schedule(config));
+    let failover = &config.failover;
+    let (after, max) = (Span(failover.probe_after), Span(failover.probe_max));
+    line("failover", format!("after {} faults in a row; first probe after {after}, then up to {max} apart", failover.trip_after));
+    line("log", format!("{}, {}", log_format(config.log.format), config.log.level.as_str()));
+    text
+}
+
+/// Describes what would run, for machines.
+#[must_use]
+pub fn summary_json(config: &Config) -> Value {
+    let access = &config.access;
+    let rate = |rate: &Option<Rate>| rate.map(|rate| rate.to_string());
+    json!({
+        "server": { "hostname": &*config.server.hostname, "data_dir": config.server.data_dir },
+        "listeners": config.listeners.iter().map(|listener| json!({ "bind": listener.bind.to_string(), "tls": "off" })).collect::<Vec<_>>(),
+        "access": {
+            "trusted_networks": access.trusted_networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "max_message_size": access.max_message_size,
+            "max_recipients": access.max_recipients,
+            "max_connections": access.max_connections,
+            "max_connections_per_client": access.max_connections_per_client,
+            "bare_newline": match access.bare_newline { BareNewline::Normalize => "normalize", BareNewline::Reject => "reject" },
+        },
+        "providers": config.providers.iter().map(|provider| json!({
+            "name": provider.name.as_str(),
+            "destination": provider.destination,
+            "limits": {
+                "rate": rate(&provider.limits.rate),
+                "quota": rate(&provider.limits.quota),
+                "concurrency": provider.limits.concurrency,
+            },
+        })).collect::<Vec<_>>(),
+        "routes": config.routes.iter().map(|route| json!({
+            "name": &*route.name,
+            "when": {
+                "sender_domain": route.when.sender_domains.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "recipient_domain": route.when.recipient_domains.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "null_sender": route.when.null_sender,
+            },
+            "providers": route.providers.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+            "spill": route.spill,
+            "in_doubt": match route.in_doubt { InDoubt::Retry => "retry", InDoubt::Hold => "hold" },
+            "per_sending_domain": rate(&route.per_sending_domain),
+        })).collect::<Vec<_>>(),
+        "sending_domain_limits": {
+            "domains": config.sending_domain_limits.domains.iter()
+                .map(|(domain, rate)| (domain.clone(), Value::from(rate.to_string())))
+                .collect::<serde_json::Map<_, _>>(),
+            "default": rate(&config.sending_domain_limits.default),
+        },
+        "queue": {
+            "retry_seconds": config.queue.retry.iter().map(|wait| wait.as_secs_f64()).collect::<Vec<_>>(),
+            "expire_after_seconds": config.queue.expire_after.as_secs_f64(),
+            "window": config.queue.window,
+            "inline_max": config.queue.inline_max,
+        },
+        "failover": {
+            "trip_after": config.failover.trip_after,
+            "probe_after_seconds": config.failover.probe_after.as_secs_f64(),
+            "probe_max_seconds": config.failover.probe_max.as_secs_f64(),
+        },
+        "log": { "format": log_format(config.log.format), "level": config.log.level.as_str() },
+    })
+}
+
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn limits(limits: &LimitSettings) -> String {
+    let rates = [limits.rate, limits.quota].into_iter().flatten().map(|rate| rate.to_string());
+    let concurrency = limits.concurrency.map(|number| format!("{number} at a time"));
+    let all: Vec<String> = rates.chain(concurrency).collect();
+    if all.is_empty() { "no limits set".to_owned() } else { format!("at most {}", all.join(", ")) }
+}
+
+fn conditions(when: &When) -> String {
+    let mut all = Vec::new();
+    if !when.sender_domains.is_empty() {
+        all.push(format!("from {}", list(&when.sender_domains)));
+    }
+    if !when.recipient_domains.is_empty() {
+        all.push(format!("to {}", list(&when.recipient_domains)));
+    }
+    match when.null_sender {
+        Some(true) => all.push("with the null sender".to_owned()),
+        Some(false) => all.push("with a sender".to_owned()),
+        None => {}
+    }
+    if all.is_empty() { "all mail".to_owned() } else { all.join(", and ") }
+}
+
+fn path(route: &Route) -> String {
+    let names: Vec<&str> = route.providers.iter().map(|name| name.as_str()).collect();
+    let mut text = format!("through {}", names.join(", else "));
+    text.push_str(if route.spill { "; a reached limit goes to the next" } else { "; waits at a reached limit" });
+    text.push_str(match route.in_doubt {
+        InDoubt::Retry => "; in doubt: the same provider again",
+        InDoubt::Hold => "; in doubt: held for a person",
+    });
+    if let Some(rate) = route.per_sending_domain {
+        let _ = write!(text, "; {rate} for each sending domain");
+    }
+    text
+}
+
+fn schedule(config: &Config) -> String {
+    let waits: Vec<String> = config.queue.retry.iter().map(|&wait| Span(wait).to_string()).collect();
+    let schedule = match waits.split_last() {
+        Some((last, [])) => format!("retries every {last}"),
+        Some((last, first)) => format!("retries after {}, then every {last}", first.join(", ")),
+        None => "never retries".to_owned(),
+    };
+    format!("{schedule}; gives up after {}", Span(config.queue.expire_after))
+}
+
+fn log_format(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}

@@ -1,0 +1,213 @@
+//! `[access]`: refuses what would be an open relay.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::Checker;
+use crate::config::document::setting;
+use crate::config::file;
+use crate::config::problem::Problem;
+use crate::config::settings::Access;
+
+/// Shorter prefixes that reach into public space are refused: as many strangers are an open relay.
+const SHORTEST_PUBLIC: (u8, u8) = (8, 24);
+
+/// Shorter ones than these are worth a second look.
+const SHORTEST_USUAL: (u8, u8) = (16, 32);
+
+/// The largest message anyone could want: providers stop at 150 MB, and most far below.
+const LARGEST_MESSAGE: u64 = 1 << 30;
+
+/// RFC 5321 section 4.5.3.1.7: content of 64K octets at least must be taken.
+const SMALLEST_LIMIT: u64 = 64 << 10;
+
+impl Checker<'_, '_> {
+    pub(super) fn access(&mut self, access: &file::Access) -> Access {
+        let size = access.max_message_size.0;
+        if !(SMALLEST_LIMIT..=LARGEST_MESSAGE).contains(&size) {
+            let span = self.value(&setting!["access", "max_message_size"]);
+            self.push(
+                Problem::error(format!("`max_message_size` cannot be {}", access.max_message_size))
+                    .at(span, "expected between \"64KiB\" and \"1GiB\"")
+                    .help("\"35MiB\" fits what most providers take"),
+            );
+        }
+        let section = "access";
+        self.at_least_one(&setting![section, "max_recipients"], "max_recipients", access.max_recipients, "no mail could be accepted");
+        self.at_least_one(&setting![section, "max_connections"], "max_connections", access.max_connections, "nobody could connect");
+        let per_client = access.max_connections_per_client;
+        self.at_least_one(
+            &setting![section, "max_connections_per_client"],
+            "max_connections_per_client",
+            per_client,
+            "nobody could connect",
+        );
+        if (1..100).contains(&access.max_recipients) {
+            let span = self.value(&setting![section, "max_recipients"]);
+            self.push(
+                Problem::warning(format!("`max_recipients` is only {}", access.max_recipients))
+                    .at(span, "clients may count on 100 (RFC 5321 section 4.5.3.1.8)")
+                    .help("write 100 or more, unless every client copes with less"),
+            );
+        }
+        Access {
+            trusted_networks: self.networks(&access.trusted_networks),
+            max_message_size: size,
+            max_recipients: access.max_recipients,
+            max_connections: access.max_connections,
+            max_connections_per_client: per_client,
+            bare_newline: access.bare_newline,
+        }
+    }
+
+    fn networks(&mut self, written: &[String]) -> Vec<IpNet> {
+        let before = self.findings.problems.len();
+        let mut networks = Vec::new();
+        for (index, text) in written.iter().enumerate() {
+            let span = self.value(&setting!["access", "trusted_networks", index]);
+            match parse_network(text) {
+                Ok(network) => {
+                    if let Some(problem) = judge(text, network) {
+                        self.push(problem.at(span, "who is in it may send mail as anyone, to anyone"));
+                    }
+                    networks.push(network);
+                }
+                Err(problem) => self.push(problem.at(span, "expected a network such as \"10.1.0.0/16\", or an address")),
+            }
+        }
+        // Two halves are a whole: what is refused as one network is refused in pieces, too.
+        if self.findings.problems.len() == before
+            && let Some(problem) = IpNet::aggregate(&networks).into_iter().find_map(|network| judge(&network.to_string(), network))
+            && !problem.is_warning
+        {
+            let span = self.value(&setting!["access", "trusted_networks"]);
+            self.push(problem.at(span, "together, these networks cover all of it"));
+        }
+        networks
+    }
+}
+
+/// Reads a network or a single address; IPv4 in IPv6 clothes becomes IPv4.
+fn parse_network(text: &str) -> Result<IpNet, Problem> {
+    let unclear = || Problem::error(format!("\"{text}\" is no network"));
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address.to_canonical()),
+        Err(_) if !text.contains('/') => {
+            return Err(unclear().help("names are not looked up here; write the address, or the network as address/bits"));
+        }
+        Err(_) => text.parse::<IpNet>().map_err(|_| unclear().help("write it as address/bits"))?,
+    };
+    if network.addr() != network.network() {
+        let (one, all) = (IpNet::from(network.addr()), network.trunc());
+        return Err(Problem::error(format!("\"{text}\" is neither one address nor a network"))
+            .help(format!("write \"{all}\" for the whole network, or \"{one}\" for the one address")));
+    }
+    Ok(unmapped(network))
+}
+
+/// ::ffff:0:0/96 is all of IPv4 (RFC 4291 section 2.5.5.2).
+fn unmapped(network: IpNet) -> IpNet {
+    if let IpNet::V6(v6) = network
+        && let Some(v4) = v6.addr().to_ipv4_mapped()
+        && let Some(bits) = v6.prefix_len().checked_sub(96)
+        && let Ok(v4) = Ipv4Net::new(v4, bits)
+    {
+        return IpNet::V4(v4);
+    }
+    network
+}
+
+/// Refuses or doubts a network that lets strangers in.
+fn judge(text: &str, network: IpNet) -> Option<Problem> {
+    let (refused, doubted) = match network {
+        IpNet::V4(v4) if is_private_v4(v4) => return None,
+        IpNet::V4(v4) => (v4.prefix_len() < SHORTEST_PUBLIC.0, v4.prefix_len() < SHORTEST_USUAL.0),
+        IpNet::V6(v6) if is_private_v6(v6) => return None,
+        IpNet::V6(v6) => {
+            let bits = v6.prefix_len();
+            // Behind NAT64 (RFC 6052), IPv4 as a whole is one /96.
+            let translated = Ipv6Net::new_assert([0x64, 0xff9b, 0, 0, 0, 0, 0, 0].into(), 96);
+            (
+                bits < SHORTEST_PUBLIC.1 || v6.contains(&translated) || translated.contains(&v6) && bits < 96 + SHORTEST_PUBLIC.0,
+                bits < SHORTEST_USUAL.1,
+            )
+        }
+    };
+    let help = "list the networks of your own machines, as in \"10.0.0.0/8\" or \"192.0.2.25\"";
+    if refused {
+        let problem = Problem::error(format!("trusting \"{text}\" would make this an open relay"));
+        return Some(problem.note("an open relay is found within hours, and blocked by every provider soon after").help(help));
+    }
+    doubted.then(|| Problem::warning(format!("\"{text}\" trusts a large part of the public internet")).help(help))
+}
+
+fn is_private_v4(network: Ipv4Net) -> bool {
+    let own = [
+        (Ipv4Addr::new(10, 0, 0, 0), 8),
+        (Ipv4Addr::new(100, 64, 0, 0), 10),
+        (Ipv4Addr::new(127, 0, 0, 0), 8),
+        (Ipv4Addr::new(169, 254, 0, 0), 16),
+        (Ipv4Addr::new(172, 16, 0, 0), 12),
+        (Ipv4Addr::new(192, 168, 0, 0), 16),
+    ];
+    own.iter().any(|&(address, bits)| Ipv4Net::new_assert(address, bits).contains(&network))
+}
+
+fn is_private_v6(network: Ipv6Net) -> bool {
+    // Unique local (RFC 4193), link-local (RFC 4291) and loopback.
+    [("fc00::", 7), ("fe80::", 10), ("::1", 128)]
+        .iter()
+        .filter_map(|&(address, bits)| Ipv6Net::new(address.parse().ok()?, bits).ok())
+        .any(|own| own.contains(&network))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(text: &str) -> &'static str {
+        match parse_network(text) {
+            Err(_) => "unclear",
+            Ok(network) => match judge(text, network) {
+                None => "fine",
+                Some(problem) if problem.is_warning => "doubted",
+                Some(_) => "refused",
+            },
+        }
+    }
+
+    #[test]
+    fn an_open_relay_is_refused_however_it_is_written() {
+        for text in
+            ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/7", "::/0", "2000::/3", "::ffff:0.0.0.0/96", "64:ff9b::/96", "::/64"]
+        {
+            assert_eq!(verdict(text), "refused", "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_of_ones_own_are_fine() {
+        for text in [
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "127.0.0.1",
+            "::1",
+            "fd00::/8",
+            "192.0.2.0/24",
+            "2001:db8::/32",
+            "::ffff:10.0.0.0/104",
+        ] {
+            assert_eq!(verdict(text), "fine", "{text}");
+        }
+        assert_eq!(verdict("8.0.0.0/8"), "doubted");
+    }
+
+    #[test]
+    fn host_bits_in_a_network_are_a_mistake() {
+        for text in ["10.1.2.3/8", "2001:db8::1/32", "printer.example", "10.0.0.0/33", "10.0.0", ""] {
+            assert_eq!(verdict(text), "unclear", "{text}");
+        }
+    }
+}

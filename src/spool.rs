@@ -15,7 +15,8 @@
 
 pub mod memory;
 pub mod sqlite;
-pub mod suite;
+#[cfg(test)]
+pub(crate) mod suite;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,1 +1,390 @@
-//! Placeholder.
+//! A spool in memory, for tests and for embedding: every promise but the one about stable storage.
+//!
+//! It passes the same suite as the durable ones, a "crash" included: [`MemorySpool::crash`] is what
+//! a restart is to them. Several nodes can share one store ([`MemorySpool::another_node`]).
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::{Future, ready};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex};
+
+use super::{BodySink, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored};
+
+/// One node's handle on a store in memory.
+#[derive(Clone)]
+pub struct MemorySpool {
+    store: Arc<Mutex<Store>>,
+    node: u64,
+}
+
+/// Collects a body in memory.
+pub struct MemorySink {
+    store: Arc<Mutex<Store>>,
+    bytes: BytesMut,
+}
+
+#[derive(Default)]
+struct Store {
+    messages: HashMap<MessageId, Record>,
+    /// Messages that nobody leases and that have open recipients, longest due first.
+    waiting: BTreeSet<(SystemTime, MessageId)>,
+    /// Until when each node keeps its leases; a node that never renewed is missing.
+    alive_until: HashMap<u64, SystemTime>,
+    last_node: u64,
+    limits: HashMap<String, SystemTime>,
+    set_aside: Vec<String>,
+    fault: Option<SpoolError>,
+    closed: bool,
+}
+
+struct Record {
+    message: Arc<Message>,
+    recipients: Vec<Standing>,
+    attempts: u32,
+    due: SystemTime,
+    owner: Option<u64>,
+    unreadable: bool,
+}
+
+/// A recipient's state, and the provider that was asked and has not answered.
+struct Standing {
+    state: RecipientState,
+    asked: Option<ProviderName>,
+}
+
+impl Record {
+    fn is_waiting(&self) -> bool {
+        self.owner.is_none() && self.recipients.iter().any(|recipient| recipient.state.is_open())
+    }
+
+    /// Ends a lease without a settlement: what was asked and never answered is in doubt.
+    fn give_back(&mut self) -> u64 {
+        self.owner = None;
+        let mut in_doubt = 0;
+        for recipient in &mut self.recipients {
+            if let Some(provider) = recipient.asked.take() {
+                recipient.state = RecipientState::InDoubt(provider);
+                in_doubt += 1;
+            }
+        }
+        in_doubt
+    }
+}
+
+impl Store {
+    /// For everything that writes: refused while closed or while a fault is set.
+    fn writable(&self) -> Result<(), SpoolError> {
+        self.readable()?;
+        self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    fn readable(&self) -> Result<(), SpoolError> {
+        if self.closed { Err(SpoolError::Closed) } else { Ok(()) }
+    }
+
+    fn insert(&mut self, message: Arc<Message>, owner: Option<u64>) -> Result<(), SpoolError> {
+        let id = message.id;
+        if message.envelope.recipients.is_empty() {
+            return Err(SpoolError::Unavailable(format!("message {id} has no recipient; store it with one at least")));
+        }
+        if self.messages.contains_key(&id) {
+            return Err(SpoolError::Unavailable(format!("message {id} is stored already; every message needs an id of its own")));
+        }
+        let recipients = message.envelope.recipients.iter().map(|_| Standing { state: RecipientState::Pending, asked: None }).collect();
+        let due = message.received;
+        if owner.is_none() {
+            self.waiting.insert((due, id));
+        }
+        self.messages.insert(id, Record { message, recipients, attempts: 0, due, owner, unreadable: false });
+        Ok(())
+    }
+
+    /// The record, if this node leases it.
+    fn leased(&mut self, id: MessageId, node: u64) -> Result<&mut Record, SpoolError> {
+        self.messages.get_mut(&id).filter(|record| record.owner == Some(node)).ok_or(SpoolError::LeaseLost(id))
+    }
+
+    /// Takes back the leases of every node for which `lapsed` says so.
+    fn take_back(&mut self, lapsed: impl Fn(u64) -> bool) -> Recovered {
+        let mut recovered = Recovered::default();
+        for (id, record) in &mut self.messages {
+            if record.owner.is_some_and(&lapsed) {
+                recovered.in_doubt += record.give_back();
+                recovered.released += 1;
+                self.waiting.insert((record.due, *id));
+            }
+        }
+        recovered
+    }
+}
+
+impl MemorySpool {
+    /// An empty store, and its first node.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { store: Arc::new(Mutex::new(Store { last_node: 1, ..Store::default() })), node: 1 }
+    }
+
+    /// Another node that shares the store.
+    #[must_use]
+    pub fn another_node(&self) -> Self {
+        let mut store = self.store.lock();
+        store.last_node += 1;
+        Self { store: Arc::clone(&self.store), node: store.last_node }
+    }
+
+    /// What a crash of every node and a restart would leave: a new node, all leases taken over.
+    #[must_use]
+    pub fn crash(&self) -> (Self, Recovered) {
+        let recovered = {
+            let mut store = self.store.lock();
+            store.closed = false;
+            store.alive_until.clear();
+            store.take_back(|_| true)
+        };
+        (self.another_node(), recovered)
+    }
+
+    /// Makes everything that writes fail with `fault`, as on a full disk, until told otherwise.
+    pub fn set_fault(&self, fault: Option<SpoolError>) {
+        self.store.lock().fault = fault;
+    }
+
+    /// Makes a record unreadable, as a failing disk would: the next claim sets it aside.
+    pub fn spoil(&self, id: MessageId) {
+        if let Some(record) = self.store.lock().messages.get_mut(&id) {
+            record.unreadable = true;
+        }
+    }
+
+    fn claim_now(&self, now: SystemTime, limit: usize, octets: u64) -> Result<Vec<Stored>, SpoolError> {
+        let mut guard = self.store.lock();
+        let store = &mut *guard;
+        store.writable()?;
+        let due: Vec<_> = store.waiting.iter().take_while(|(due, _)| *due <= now).take(limit).copied().collect();
+        let mut claimed = Vec::new();
+        let mut in_memory = 0;
+        for key in due {
+            let Some(record) = store.messages.get_mut(&key.1) else { continue };
+            if record.unreadable {
+                store.waiting.remove(&key);
+                store.messages.remove(&key.1);
+                store.set_aside.push(format!("message {}: its record cannot be read", key.1));
+                continue;
+            }
+            if let Body::Inline(bytes) = &record.message.body {
+                in_memory += bytes.len() as u64;
+                if in_memory > octets && !claimed.is_empty() {
+                    break;
+                }
+            }
+            store.waiting.remove(&key);
+            record.owner = Some(self.node);
+            let recipients = record.recipients.iter().map(|recipient| recipient.state.clone()).collect();
+            claimed.push(Stored { message: Arc::clone(&record.message), recipients, attempts: record.attempts });
+        }
+        Ok(claimed)
+    }
+
+    fn settle_now(&self, settlement: Settlement) -> Result<(), SpoolError> {
+        let mut guard = self.store.lock();
+        let store = &mut *guard;
+        store.writable()?;
+        let id = settlement.id;
+        let count = store.leased(id, self.node)?.recipients.len();
+        if let Some((RecipientIndex(stray), ..)) = settlement.changes.iter().find(|(index, ..)| index.0 as usize >= count) {
+            return Err(SpoolError::Unavailable(format!(
+                "a settlement of message {id} names recipient {stray}; it has {count}, counted from 0"
+            )));
+        }
+        if let Some(notification) = settlement.notification {
+            store.insert(notification, None)?;
+        }
+        let record = store.leased(id, self.node)?;
+        for (index, state, _) in settlement.changes {
+            record.recipients[index.0 as usize].state = state;
+        }
+        for recipient in &mut record.recipients {
+            recipient.asked = None;
+        }
+        record.owner = None;
+        record.attempts = settlement.attempts;
+        record.due = settlement.due;
+        let waits = record.is_waiting();
+        let finished = record.recipients.iter().all(|recipient| recipient.state.is_final());
+        if waits {
+            store.waiting.insert((settlement.due, id));
+        } else if finished {
+            store.messages.remove(&id);
+        }
+        Ok(())
+    }
+}
+
+impl Default for MemorySpool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BodySink for MemorySink {
+    fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), SpoolError>> + Send {
+        let writable = self.store.lock().writable();
+        if writable.is_ok() {
+            self.bytes.extend_from_slice(&bytes);
+        }
+        ready(writable)
+    }
+
+    fn finish(self) -> impl Future<Output = Result<Body, SpoolError>> + Send {
+        let writable = self.store.lock().writable();
+        ready(writable.map(|()| Body::Inline(self.bytes.freeze())))
+    }
+}
+
+impl Spool for MemorySpool {
+    type Sink = MemorySink;
+
+    fn body(&self, _id: MessageId) -> MemorySink {
+        MemorySink { store: Arc::clone(&self.store), bytes: BytesMut::new() }
+    }
+
+    async fn store(&self, message: Arc<Message>, lease: bool) -> Result<(), SpoolError> {
+        let mut store = self.store.lock();
+        store.writable()?;
+        store.insert(message, lease.then_some(self.node))
+    }
+
+    async fn claim(&self, now: SystemTime, limit: usize, octets: u64) -> Result<Vec<Stored>, SpoolError> {
+        self.claim_now(now, limit, octets)
+    }
+
+    async fn next_due(&self) -> Result<Option<SystemTime>, SpoolError> {
+        let store = self.store.lock();
+        store.readable()?;
+        Ok(store.waiting.first().map(|(due, _)| *due))
+    }
+
+    async fn begin(&self, id: MessageId, provider: &ProviderName, recipients: &[RecipientIndex]) -> Result<(), SpoolError> {
+        let mut store = self.store.lock();
+        store.writable()?;
+        let record = store.leased(id, self.node)?;
+        for index in recipients {
+            if let Some(recipient) = record.recipients.get_mut(index.0 as usize).filter(|recipient| recipient.state.is_open()) {
+                recipient.asked = Some(provider.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<(), SpoolError> {
+        self.settle_now(settlement)
+    }
+
+    async fn release(&self, id: MessageId, due: SystemTime) -> Result<(), SpoolError> {
+        let mut store = self.store.lock();
+        store.writable()?;
+        let record = store.leased(id, self.node)?;
+        record.give_back();
+        record.due = due;
+        store.waiting.insert((due, id));
+        Ok(())
+    }
+
+    async fn renew(&self, now: SystemTime, until: SystemTime) -> Result<Recovered, SpoolError> {
+        let mut guard = self.store.lock();
+        let store = &mut *guard;
+        store.writable()?;
+        store.alive_until.insert(self.node, until);
+        store.alive_until.retain(|node, alive_until| *node == self.node || *alive_until >= now);
+        let alive: Vec<u64> = store.alive_until.keys().copied().collect();
+        let mut recovered = store.take_back(|node| !alive.contains(&node));
+        recovered.set_aside = std::mem::take(&mut store.set_aside);
+        Ok(recovered)
+    }
+
+    async fn load_limit(&self, key: &str) -> Result<Option<SystemTime>, SpoolError> {
+        let store = self.store.lock();
+        store.readable()?;
+        Ok(store.limits.get(key).copied())
+    }
+
+    async fn save_limit(&self, key: &str, tat: SystemTime) -> Result<(), SpoolError> {
+        let mut store = self.store.lock();
+        store.readable()?;
+        store.limits.insert(key.to_owned(), tat);
+        Ok(())
+    }
+
+    async fn counts(&self) -> Result<SpoolCounts, SpoolError> {
+        let store = self.store.lock();
+        store.readable()?;
+        let held = store.messages.values().filter(|record| record.owner.is_none() && !record.is_waiting()).count();
+        Ok(SpoolCounts { messages: store.messages.len() as u64, waiting: store.waiting.len() as u64, held: held as u64 })
+    }
+
+    async fn check(&self) -> Result<(), SpoolError> {
+        self.store.lock().writable()
+    }
+
+    async fn close(&self, _timeout: Duration) -> Result<(), SpoolError> {
+        let mut store = self.store.lock();
+        store.readable()?;
+        let node = self.node;
+        store.take_back(|owner| owner == node);
+        store.closed = true;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::suite::{self, Fixture};
+    use super::*;
+
+    struct InMemory(MemorySpool);
+
+    impl Fixture for InMemory {
+        type Spool = MemorySpool;
+
+        async fn fresh() -> Self {
+            Self(MemorySpool::new())
+        }
+
+        fn spool(&self) -> &MemorySpool {
+            &self.0
+        }
+
+        async fn another_node(&self) -> MemorySpool {
+            self.0.another_node()
+        }
+
+        async fn crash(&mut self) -> Recovered {
+            let (spool, recovered) = self.0.crash();
+            self.0 = spool;
+            recovered
+        }
+
+        async fn spoil(&self, id: MessageId) {
+            self.0.spoil(id);
+        }
+    }
+
+    suite::every_promise!(InMemory);
+
+    #[tokio::test]
+    async fn a_fault_stops_what_writes_until_it_is_taken_away() {
+        let spool = MemorySpool::new();
+        spool.set_fault(Some(SpoolError::Full("as asked".into())));
+        assert!(matches!(spool.check().await, Err(SpoolError::Full(_))));
+        assert!(matches!(spool.store(suite::message(1, b"x"), false).await, Err(SpoolError::Full(_))));
+        assert!(matches!(spool.body(MessageId::generate()).finish().await, Err(SpoolError::Full(_))));
+        assert_eq!(spool.counts().await.unwrap(), SpoolCounts::default());
+        spool.set_fault(None);
+        spool.store(suite::message(1, b"x"), false).await.unwrap();
+    }
+}

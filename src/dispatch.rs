@@ -56,7 +56,7 @@ pub struct Dispatcher<S: Spool> {
     /// Limits on sending domains, over all routes.
     domain_limits: DomainLimits,
     /// Limits on sending domains of a route, by the route's name.
-    route_limits: HashMap<String, DomainLimits>,
+    route_limits: HashMap<Arc<str>, DomainLimits>,
 }
 
 impl<S: Spool> Dispatcher<S> {

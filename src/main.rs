@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `postrider` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    postrider::cli::main()
+}

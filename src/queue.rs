@@ -12,7 +12,7 @@
 //! 4. Fresh mail goes straight to the window and is not read back, while there is room.
 
 mod conclusion;
-pub mod feeder;
+mod feeder;
 pub mod lease;
 pub mod retry;
 mod window;
@@ -23,6 +23,7 @@ use std::time::Duration;
 use postrider_providers::contract::{Message, MessageId};
 use tokio_util::sync::CancellationToken;
 
+pub use feeder::report;
 pub use lease::{Disposition, Lease};
 pub use retry::RetrySchedule;
 pub use window::WaitReason;

@@ -22,11 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::config::BareNewline;
 use crate::queue::Queue;
 use crate::route::Router;
 use crate::spool::Spool;
 
-pub use decoder::BareNewline;
 pub use listener::{Sessions, serve};
 pub use policy::Policy;
 

@@ -89,7 +89,7 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
     let name = connected.name;
     let capabilities = connected.provider.capabilities();
     let max_recipients = limits.max_recipients().min(capabilities.max_recipients.unwrap_or(usize::MAX));
-    let circuit = Circuit::new(name.clone(), failover.clone());
+    let circuit = Circuit::new(name.clone(), *failover);
     let waiting = queue.clone();
     let transport = ServiceBuilder::new()
         // Sees every try, those that the other guards refuse included.

@@ -96,7 +96,8 @@ pub(super) struct Room {
 pub(super) struct Entry {
     pub(super) stored: Stored,
     pub(super) grants: Vec<WaitReason>,
-    room: Room,
+    /// Given back when the entry is dropped.
+    _room: Room,
 }
 
 impl Window {
@@ -118,7 +119,7 @@ impl Window {
     }
 
     pub(super) fn push(&self, room: Room, stored: Stored) {
-        self.state.lock().ready.push_back(Entry { stored, grants: Vec::new(), room });
+        self.state.lock().ready.push_back(Entry { stored, grants: Vec::new(), _room: room });
         self.ready.notify_one();
     }
 
@@ -223,13 +224,6 @@ impl Window {
                 None => sooner.await,
             }
         }
-    }
-
-    /// Takes everything out that is not leased, for a shutdown.
-    pub(super) fn drain(&self) -> Vec<Stored> {
-        let mut state = self.state.lock();
-        let State { ready, parked, .. } = std::mem::take(&mut *state);
-        ready.into_iter().chain(parked.into_values().flat_map(|waiting| waiting.entries)).map(|entry| entry.stored).collect()
     }
 }
 

@@ -8,12 +8,13 @@ use postrider_providers::contract::{Envelope, Message, MessageId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{info, warn};
 
-use super::decoder::{BareNewline, Decoder};
+use super::decoder::Decoder;
 use super::header::{HeaderFilter, HeaderTooLarge};
 use super::reply::{self, Reply};
 use super::session::{Greeting, Next, Session, State};
 use super::stream::StreamError;
 use super::trace::{MAX_HOPS, Received};
+use crate::config::BareNewline;
 use crate::spool::{BodySink, Spool, SpoolError};
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {

@@ -7,16 +7,6 @@
 use bytes::{BufMut, BytesMut};
 use memchr::memchr2;
 
-/// What happens to a CR or LF that stands alone in message data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BareNewline {
-    /// It becomes CRLF, so that no next hop can take it for something else.
-    #[default]
-    Normalize,
-    /// The message is refused.
-    Reject,
-}
-
 /// The state of decoding one message's data.
 #[derive(Debug)]
 pub struct Decoder {

@@ -1,0 +1,60 @@
+//! `postrider serve`: runs the gateway until it is told to stop.
+
+use std::path::Path;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::{Exit, fail};
+use crate::config::Config;
+use crate::gateway::{Gateway, StartError};
+use crate::telemetry;
+
+pub(super) async fn run(path: &Path) -> Exit {
+    let (config, warnings) = match Config::load(path) {
+        Ok(loaded) => loaded,
+        Err(errors) => return super::check::report(&errors),
+    };
+    telemetry::init(config.log);
+    for warning in warnings {
+        warn!("{}", warning.title());
+    }
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        return fail(Exit::Unavailable, "signals cannot be handled on this system");
+    };
+    let gateway = match Gateway::start(&config).await {
+        Ok(gateway) => gateway,
+        Err(StartError::Config(errors)) => return super::check::report(&errors),
+        Err(error) => {
+            error!(%error, "the gateway cannot start");
+            return Exit::Unavailable;
+        }
+    };
+    for address in gateway.addresses() {
+        info!(%address, "listening");
+    }
+    for provider in &config.providers {
+        info!(provider = %provider.name, destination = %provider.destination, "provider");
+    }
+    info!(version = env!("CARGO_PKG_VERSION"), hostname = %config.server.hostname, data_dir = %config.server.data_dir.display(), "ready");
+
+    stop_requested(&mut terminate, &mut interrupt, &mut hangup).await;
+    tokio::select! {
+        () = gateway.drain() => Exit::Ok,
+        () = stop_requested(&mut terminate, &mut interrupt, &mut hangup) => {
+            warn!("stopped at once by a second signal; what was being handed over is in doubt");
+            Exit::TempFail
+        }
+    }
+}
+
+async fn stop_requested(terminate: &mut Signal, interrupt: &mut Signal, hangup: &mut Signal) {
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return,
+            _ = interrupt.recv() => return,
+            _ = hangup.recv() => warn!("SIGHUP: this version reads its config at start only; restart it to apply a change"),
+        }
+    }
+}

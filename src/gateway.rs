@@ -1,0 +1,224 @@
+//! The composition root: builds every part from the config, owns every task, drains on shutdown.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_providers::contract::ProviderName;
+use postrider_providers::http::ContextError;
+use postrider_providers::registry::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigErrors};
+use crate::dispatch::rate::{DomainLimits, ProviderLimits};
+use crate::dispatch::{Circuit, Dispatcher, Endpoint};
+use crate::queue::{self, Queue, RetrySchedule};
+use crate::route::Router;
+use crate::smtp::{self, FrontEnd, Policy, Sessions};
+use crate::spool::sqlite::{self, SqliteSpool};
+use crate::spool::{Spool, SpoolCounts, SpoolError};
+
+/// How long open sessions get to finish the message they are in.
+const SESSIONS_GRACE: Duration = Duration::from_secs(10);
+
+/// How long attempts at hand get after that. With the sessions' share it stays within the 30 seconds
+/// that service managers commonly wait before they kill.
+const ATTEMPTS_GRACE: Duration = Duration::from_secs(15);
+
+/// How long the spool may take for its last commit.
+const SPOOL_GRACE: Duration = Duration::from_secs(3);
+
+/// A running gateway.
+pub struct Gateway<S: Spool> {
+    addresses: Vec<SocketAddr>,
+    queue: Queue<S>,
+    circuits: Vec<(ProviderName, Circuit)>,
+    doors: Task,
+    attempts: Task,
+    feeding: Task,
+}
+
+/// Tasks with one switch.
+struct Task {
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A provider's settings cannot work.
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    /// TLS or the HTTP client could not be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Context(#[from] ContextError),
+    /// The spool could not be opened.
+    #[error("{0}")]
+    Spool(#[from] SpoolError),
+    /// A listener's address could not be bound.
+    #[error("cannot listen on {address}: {source}{}", bind_hint(source))]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn bind_hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "; another program has it, which `ss -ltnp` names",
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        std::io::ErrorKind::AddrNotAvailable => "; this host has no such address",
+        _ => "",
+    }
+}
+
+impl Gateway<SqliteSpool> {
+    /// Starts the gateway that the config describes, with its spool in `server.data_dir`.
+    ///
+    /// # Errors
+    /// [`StartError`] says which part could not be had. Nothing is left running then.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        // What can be wrong with the config comes first, before anything on disk is touched.
+        let context = Context::new(&config.server.hostname)?;
+        let connected = config.connect(&context)?;
+        let settings = sqlite::Settings { data_dir: config.server.data_dir.clone(), inline_max: config.queue.inline_max };
+        let (spool, recovered) = SqliteSpool::open(settings).await?;
+        queue::report(&recovered);
+        Self::start_with(config, spool, connected, Clock::system()).await
+    }
+}
+
+impl<S: Spool> Gateway<S> {
+    /// Starts the gateway over a spool and providers that the caller made.
+    ///
+    /// # Errors
+    /// When a listener cannot be bound or the spool cannot be read.
+    pub async fn start_with(
+        config: &Config,
+        spool: S,
+        connected: Vec<postrider_providers::contract::Connected>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let queue = Queue::new(spool, queue_settings(config), clock);
+        let router = Arc::new(Router::new(config.routes.clone()));
+
+        let mut endpoints = Vec::new();
+        for connected in connected {
+            let limits = config.providers.iter().find(|provider| provider.name == connected.name).map(|provider| provider.limits.clone()).unwrap_or_default();
+            let concurrency = limits.concurrency.map_or(connected.default_concurrency, |concurrency| concurrency as usize);
+            let limits = ProviderLimits::restore(&connected.name, &limits, &queue).await?;
+            endpoints.push(Endpoint { connected, limits, concurrency });
+        }
+        let domains = &config.sending_domain_limits;
+        let domain_limits = DomainLimits::new(domains.domains.clone(), domains.default);
+        let dispatcher = Arc::new(Dispatcher::new(queue.clone(), Arc::clone(&router), endpoints, &config.failover, domain_limits));
+        let circuits = dispatcher.circuits();
+
+        let mut listeners = Vec::new();
+        for listener in &config.listeners {
+            let address = listener.bind;
+            listeners.push(TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })?);
+        }
+        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+
+        let front_end = Arc::new(FrontEnd {
+            settings: smtp_settings(config),
+            policy: Policy { trusted_networks: config.access.trusted_networks.clone() },
+            router,
+            queue: queue.clone(),
+            clock,
+        });
+        let (mut doors, mut attempts, mut feeding) = (Task::new(), Task::new(), Task::new());
+        let sessions = Arc::new(Sessions::default());
+        for listener in listeners {
+            doors.tasks.spawn(smtp::serve(listener, Arc::clone(&front_end), Arc::clone(&sessions), doors.stop.clone()));
+        }
+        attempts.tasks.spawn(dispatcher.run(attempts.stop.clone(), ATTEMPTS_GRACE));
+        let (fed, stop) = (queue.clone(), feeding.stop.clone());
+        feeding.tasks.spawn(async move { fed.run(stop).await });
+        Ok(Self { addresses, queue, circuits, doors, attempts, feeding })
+    }
+
+    /// Where mail is taken, with the ports that the system chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Each provider's circuit.
+    #[must_use]
+    pub fn circuits(&self) -> &[(ProviderName, Circuit)] {
+        &self.circuits
+    }
+
+    /// Counts what is in the spool.
+    ///
+    /// # Errors
+    /// When the spool cannot be read.
+    pub async fn counts(&self) -> Result<SpoolCounts, SpoolError> {
+        self.queue.counts().await
+    }
+
+    /// Stops accepting, lets sessions and attempts finish within a bounded time, gives leases back and
+    /// closes the spool. What is still in the queue stays there.
+    pub async fn drain(self) {
+        let Self { queue, mut doors, mut attempts, feeding, .. } = self;
+        info!("draining: no new mail is taken, attempts at hand are finished");
+        // Sessions first: what they accept now is still stored.
+        doors.stop.cancel();
+        if tokio::time::timeout(SESSIONS_GRACE, doors.join()).await.is_err() {
+            warn!("open sessions did not end in time; they are cut off, and their clients still have their messages");
+            doors.tasks.shutdown().await;
+        }
+        attempts.stop.cancel();
+        attempts.join().await;
+        feeding.stop.cancel();
+        drop(feeding);
+        match queue.spool().close(SPOOL_GRACE).await {
+            Ok(()) => info!("drained"),
+            Err(error) => error!(%error, "the spool did not close in order; the next start recovers what is in it"),
+        }
+    }
+}
+
+impl Task {
+    fn new() -> Self {
+        Self { stop: CancellationToken::new(), tasks: JoinSet::new() }
+    }
+
+    async fn join(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                error!(%error, "a task of the gateway ended badly");
+            }
+        }
+    }
+}
+
+fn queue_settings(config: &Config) -> queue::Settings {
+    queue::Settings {
+        retry: RetrySchedule { waits: config.queue.retry.clone(), expire_after: config.queue.expire_after },
+        window_messages: config.queue.window,
+        hostname: config.server.hostname.to_string(),
+        ..queue::Settings::default()
+    }
+}
+
+fn smtp_settings(config: &Config) -> smtp::Settings {
+    smtp::Settings {
+        hostname: config.server.hostname.to_string(),
+        max_message_size: config.access.max_message_size,
+        max_recipients: config.access.max_recipients,
+        max_connections: config.access.max_connections,
+        max_connections_per_client: config.access.max_connections_per_client,
+        bare_newline: config.access.bare_newline,
+        ..smtp::Settings::default()
+    }
+}

@@ -1,1 +1,295 @@
-//! Placeholder.
+//! The durable spool of a single machine: SQLite for records and small bodies, files for large ones.
+//!
+//! One thread writes, and commits everything that waits in one transaction (`writer`); one reads.
+//! One process at a time has the directory open, so whatever is leased when it is opened was left
+//! behind, and is taken over at once.
+
+mod body;
+mod error;
+mod layout;
+mod ops;
+mod record;
+mod recover;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod worker;
+mod writer;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use postrider_providers::contract::{Message, MessageId, ProviderName, RecipientIndex};
+use rusqlite::OptionalExtension;
+
+pub use self::body::SqliteSink;
+use self::layout::Layout;
+use self::record::Unread;
+use self::worker::{Read, Worker};
+use self::writer::{Job, Limits, Writer};
+use super::{Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored};
+
+/// Where the spool is, and how it divides the bodies.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The directory of everything; made if it is missing. It has to be on a local file system.
+    pub data_dir: PathBuf,
+    /// Up to this many octets a body is kept in the database, beyond it in a file of its own.
+    pub inline_max: u64,
+}
+
+impl Settings {
+    /// The usual settings for a directory.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), inline_max: 256 * 1024 }
+    }
+}
+
+/// A node's handle on the spool. Clones share it.
+#[derive(Clone)]
+pub struct SqliteSpool {
+    shared: Arc<Shared>,
+    node: i64,
+}
+
+struct Shared {
+    writer: Worker<Box<dyn Job>>,
+    reader: Worker<Read>,
+    layout: Layout,
+    inline_max: u64,
+    limits: Limits,
+    /// What was set aside since somebody was told.
+    set_aside: Mutex<Vec<String>>,
+    lock: Mutex<Option<File>>,
+}
+
+impl SqliteSpool {
+    /// Opens the spool, brings its schema up to date, and takes over what an earlier process left.
+    ///
+    /// # Errors
+    /// When another process has it open, when a newer version wrote it, or when the directory cannot
+    /// be used.
+    pub async fn open(settings: Settings) -> Result<(Self, Recovered), SpoolError> {
+        match tokio::task::spawn_blocking(move || Self::open_blocking(settings)).await {
+            Ok(opened) => opened,
+            Err(error) => Err(SpoolError::Unavailable(format!("opening the spool: {error}"))),
+        }
+    }
+
+    fn open_blocking(settings: Settings) -> Result<(Self, Recovered), SpoolError> {
+        // Bodies are recognised by their path, so it may not depend on the working directory.
+        let root = std::path::absolute(&settings.data_dir).map_err(|error| error::file(&error, "finding", &settings.data_dir))?;
+        let layout = Layout::new(root);
+        layout.create()?;
+        let lock = layout.lock()?;
+        layout.clear_incoming()?;
+        let path = layout.database();
+        let mut db = schema::connect(&path)?;
+        schema::migrate(&mut db, &path)?;
+        // The log may end in a commit that was written, never synced, and read back from memory.
+        schema::checkpoint(&db)?;
+        let (node, recovered) = recover::take_over(&mut db, &layout)?;
+
+        let start = |error| error::file(&error, "starting a thread for", &path);
+        let limits: Limits = Arc::new(Mutex::new(HashMap::new()));
+        let reader = Worker::reader(schema::connect_reader(&path)?).map_err(start)?;
+        let writer = Writer { db, path: path.clone(), limits: Arc::clone(&limits), reader: reader.weak(), broken: false };
+        let writer = Worker::start("spool-write", move |jobs| writer.run(jobs)).map_err(start)?;
+        let shared = Shared {
+            writer,
+            reader,
+            layout,
+            inline_max: settings.inline_max,
+            limits,
+            set_aside: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok((Self { shared: Arc::new(shared), node }, recovered))
+    }
+
+    /// Another node that shares this spool, as gateways share a database server. In one process it
+    /// serves to try out how nodes get along.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub async fn another_node(&self) -> Result<Self, SpoolError> {
+        let node = self.shared.writer.write(ops::Join).await?;
+        Ok(Self { shared: Arc::clone(&self.shared), node })
+    }
+
+    fn leases(&self, ids: Vec<MessageId>) -> Leases<'_> {
+        Leases { spool: self, ids: Arc::new(Mutex::new(ids)), kept: false }
+    }
+}
+
+/// Leases on their way to the caller: given back if it does not wait for them.
+///
+/// The word to give them back is sent behind the write that takes them, through the same channel, so
+/// it comes second whenever the caller goes away.
+struct Leases<'a> {
+    spool: &'a SqliteSpool,
+    ids: Arc<Mutex<Vec<MessageId>>>,
+    kept: bool,
+}
+
+impl Drop for Leases<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.spool.shared.writer.post(ops::GiveBack { node: self.spool.node, leased: Arc::clone(&self.ids) });
+        }
+    }
+}
+
+impl Shared {
+    /// Ends the threads, the writer first: it hands files to the reader to remove.
+    fn end(&self) {
+        self.writer.end();
+        self.reader.end();
+        drop(self.lock.lock().take());
+    }
+}
+
+impl Drop for Shared {
+    /// Waits for the commit under way. Leases stay as they are; the next start takes them over.
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Spool for SqliteSpool {
+    type Sink = SqliteSink;
+
+    fn body(&self, id: MessageId) -> SqliteSink {
+        SqliteSink::new(id, self.shared.layout.clone(), self.shared.inline_max)
+    }
+
+    async fn store(&self, message: Arc<Message>, lease: bool) -> Result<(), SpoolError> {
+        let mut leases = self.leases(if lease { vec![message.id] } else { Vec::new() });
+        let owner = lease.then_some(self.node);
+        let stored = self.shared.writer.write(ops::Store { message, owner, bodies: self.shared.layout.bodies() }).await;
+        leases.kept = true;
+        stored
+    }
+
+    async fn claim(&self, now: SystemTime, limit: usize, octets: u64) -> Result<Vec<Stored>, SpoolError> {
+        let mut leases = self.leases(Vec::new());
+        let leased = Arc::clone(&leases.ids);
+        self.shared.writer.write(ops::Claim { node: self.node, now, limit, octets, leased }).await?;
+        // The bodies are read beside the writer, which has commits to make.
+        let (ids, bodies) = (leases.ids.lock().clone(), self.shared.layout.bodies());
+        let (claimed, unreadable) = self
+            .shared
+            .reader
+            .read(move |db| {
+                let (mut claimed, mut unreadable) = (Vec::with_capacity(ids.len()), Vec::new());
+                for id in ids {
+                    match record::load(db, &bodies, id) {
+                        Ok(stored) => claimed.push(stored),
+                        Err(Unread::Record(reason)) => unreadable.push((id, reason)),
+                        Err(Unread::Database(error)) => return Err(error),
+                    }
+                }
+                Ok((claimed, unreadable))
+            })
+            .await?;
+        for (id, reason) in unreadable {
+            tracing::error!(message = %id, reason, "a message cannot be read and was set aside");
+            let told = format!("message {id}: {reason}");
+            self.shared.writer.write(ops::SetAside { id, at: now, reason }).await?;
+            self.shared.set_aside.lock().push(told);
+        }
+        leases.kept = true;
+        Ok(claimed)
+    }
+
+    async fn next_due(&self) -> Result<Option<SystemTime>, SpoolError> {
+        let query = "SELECT due FROM messages WHERE owner IS NULL AND due IS NOT NULL ORDER BY due LIMIT 1";
+        let due = self
+            .shared
+            .reader
+            .read(move |db| {
+                let first = |db: &rusqlite::Connection| db.prepare_cached(query)?.query_row([], |row| row.get(0)).optional();
+                first(db).map_err(|error| error::sql(&error))
+            })
+            .await?;
+        Ok(due.map(record::from_millis))
+    }
+
+    async fn begin(&self, id: MessageId, provider: &ProviderName, recipients: &[RecipientIndex]) -> Result<(), SpoolError> {
+        let (provider, recipients) = (provider.clone(), recipients.to_vec());
+        self.shared.writer.write(ops::Begin { node: self.node, id, provider, recipients }).await
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<(), SpoolError> {
+        let bodies = self.shared.layout.bodies();
+        self.shared.writer.write(ops::Settle { node: self.node, settlement, bodies }).await
+    }
+
+    async fn release(&self, id: MessageId, due: SystemTime) -> Result<(), SpoolError> {
+        self.shared.writer.write(ops::Release { node: self.node, id, due }).await
+    }
+
+    async fn renew(&self, now: SystemTime, until: SystemTime) -> Result<Recovered, SpoolError> {
+        let mut recovered = self.shared.writer.write(ops::Renew { node: self.node, now, until }).await?;
+        recovered.set_aside = std::mem::take(&mut *self.shared.set_aside.lock());
+        Ok(recovered)
+    }
+
+    async fn load_limit(&self, key: &str) -> Result<Option<SystemTime>, SpoolError> {
+        if let Some(tat) = self.shared.limits.lock().get(key) {
+            return Ok(Some(record::from_millis(*tat)));
+        }
+        let key = key.to_owned();
+        let find = move |db: &rusqlite::Connection| -> rusqlite::Result<Option<i64>> {
+            db.prepare_cached("SELECT tat FROM limits WHERE key = ?1")?.query_row([&key], |row| row.get(0)).optional()
+        };
+        let tat = self.shared.reader.read(move |db| find(db).map_err(|error| error::sql(&error))).await?;
+        Ok(tat.map(record::from_millis))
+    }
+
+    async fn save_limit(&self, key: &str, tat: SystemTime) -> Result<(), SpoolError> {
+        self.shared.limits.lock().insert(key.to_owned(), record::millis_up(tat));
+        Ok(())
+    }
+
+    async fn counts(&self) -> Result<SpoolCounts, SpoolError> {
+        let count = |db: &rusqlite::Connection| -> rusqlite::Result<SpoolCounts> {
+            // In one statement, so that they are of one moment.
+            db.query_row(
+                "SELECT (SELECT count(*) FROM messages WHERE owner IS NULL AND due IS NOT NULL), \
+                        (SELECT count(*) FROM messages WHERE owner IS NULL AND due IS NULL), \
+                        (SELECT count(*) FROM messages WHERE owner IS NOT NULL AND owner > 0)",
+                [],
+                |row| {
+                    let count = |column| row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or(0));
+                    let (waiting, held, leased) = (count(0)?, count(1)?, count(2)?);
+                    Ok(SpoolCounts { messages: waiting + held + leased, waiting, held })
+                },
+            )
+        };
+        self.shared.reader.read(move |db| count(db).map_err(|error| error::sql(&error))).await
+    }
+
+    async fn check(&self) -> Result<(), SpoolError> {
+        self.shared.writer.write(ops::Probe { at: SystemTime::now() }).await
+    }
+
+    async fn close(&self, timeout: Duration) -> Result<(), SpoolError> {
+        let close = async {
+            self.shared.writer.write(ops::Leave { node: self.node }).await?;
+            let shared = Arc::clone(&self.shared);
+            tokio::task::spawn_blocking(move || shared.end())
+                .await
+                .map_err(|error| SpoolError::Unavailable(format!("closing the spool: {error}")))
+        };
+        tokio::time::timeout(timeout, close).await.unwrap_or_else(|_| {
+            let words = format!("the spool was not closed within {timeout:?}; what it acknowledged is safe all the same");
+            Err(SpoolError::Unavailable(words))
+        })
+    }
+}

@@ -1,0 +1,382 @@
+//! The writes, each as it stands in a transaction.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::error::Fault;
+use super::record::{body_type_text, millis, millis_up, state_columns};
+use super::writer::{Op, Work, remove_body};
+use crate::spool::{Recovered, Settlement, SpoolError};
+
+/// The `owner` of records that were set aside: a node that never is.
+const SET_ASIDE: i64 = 0;
+
+/// Stores a message.
+pub(super) struct Store {
+    pub(super) message: Arc<Message>,
+    pub(super) owner: Option<i64>,
+    /// The directory of body files.
+    pub(super) bodies: PathBuf,
+}
+
+impl Op for Store {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        insert(work.db, &self.message, self.owner, &self.bodies)
+    }
+
+    fn failed(&self) {
+        // The message has to be sent again, under another id. Its file would only take up space.
+        if let Body::File { path, .. } = &self.message.body
+            && path.parent() == Some(&self.bodies)
+        {
+            remove_body(path);
+        }
+    }
+}
+
+/// Writes all rows of a new message.
+fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path) -> Result<(), Fault> {
+    let id = message.id;
+    let refused = |words: String| Err(Fault::Refused(SpoolError::Unavailable(words)));
+    if message.envelope.recipients.is_empty() {
+        return refused(format!("message {id} has no recipient; store it with one at least"));
+    }
+    let (body_file, data) = match &message.body {
+        Body::Inline(bytes) => (None, Some(bytes)),
+        Body::File { path, .. } => match path.file_name().and_then(|name| name.to_str()) {
+            Some(name) if path.parent() == Some(bodies) => (Some(name), None),
+            _ => return refused(format!("the body {} is not in {}; write it with Spool::body", path.display(), bodies.display())),
+        },
+    };
+    let received = millis(message.received);
+    let inserted = db
+        .prepare_cached(
+            "INSERT INTO messages (id, received, reverse_path, body_type, smtputf8, size, body_file, due, owner) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?2, ?8) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            id.as_bytes(),
+            received,
+            message.envelope.reverse_path.address().map(|address| address.as_str()),
+            body_type_text(message.envelope.body_type),
+            message.envelope.smtputf8,
+            i64::try_from(message.body.len()).unwrap_or(i64::MAX),
+            body_file,
+            owner,
+        ])?;
+    if inserted == 0 {
+        return refused(format!("message {id} is stored already; every message needs an id of its own"));
+    }
+    if let Some(data) = data {
+        db.prepare_cached("INSERT INTO bodies (id, data) VALUES (?1, ?2)")?.execute(params![id.as_bytes(), &data[..]])?;
+    }
+    let mut recipient = db.prepare_cached("INSERT INTO recipients (message, position, address, state) VALUES (?1, ?2, ?3, 'pending')")?;
+    for (position, one) in (0_i64..).zip(&message.envelope.recipients) {
+        recipient.execute(params![id.as_bytes(), position, one.address.as_str()])?;
+    }
+    Ok(())
+}
+
+/// Leases what is due. The ids are in a place that both sides share, so that they can be given back
+/// when the claimer has gone away meanwhile.
+pub(super) struct Claim {
+    pub(super) node: i64,
+    pub(super) now: SystemTime,
+    pub(super) limit: usize,
+    pub(super) octets: u64,
+    pub(super) leased: Arc<Mutex<Vec<MessageId>>>,
+}
+
+impl Op for Claim {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        let mut leased = self.leased.lock();
+        leased.clear();
+        let mut due = work.db.prepare_cached(
+            "SELECT id, size, body_file IS NULL FROM messages \
+             WHERE owner IS NULL AND due IS NOT NULL AND due <= ?1 ORDER BY due, id LIMIT ?2",
+        )?;
+        let mut rows = due.query(params![millis(self.now), i64::try_from(self.limit).unwrap_or(i64::MAX)])?;
+        let mut in_memory = 0_u64;
+        while let Some(row) = rows.next()? {
+            if row.get(2)? {
+                in_memory = in_memory.saturating_add(u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0));
+                if in_memory > self.octets && !leased.is_empty() {
+                    break;
+                }
+            }
+            leased.push(MessageId::from_bytes(row.get(0)?));
+        }
+        drop(rows);
+        let mut lease = work.db.prepare_cached("UPDATE messages SET owner = ?2 WHERE id = ?1")?;
+        for id in leased.iter() {
+            lease.execute(params![id.as_bytes(), self.node])?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives leases back whose holder has gone away.
+pub(super) struct GiveBack {
+    pub(super) node: i64,
+    pub(super) leased: Arc<Mutex<Vec<MessageId>>>,
+}
+
+impl Op for GiveBack {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        let mut release = work.db.prepare_cached("UPDATE messages SET owner = NULL WHERE id = ?1 AND owner = ?2")?;
+        for id in self.leased.lock().iter() {
+            release.execute(params![id.as_bytes(), self.node])?;
+        }
+        Ok(())
+    }
+}
+
+/// Records that a provider is about to be asked.
+pub(super) struct Begin {
+    pub(super) node: i64,
+    pub(super) id: MessageId,
+    pub(super) provider: ProviderName,
+    pub(super) recipients: Vec<RecipientIndex>,
+}
+
+impl Op for Begin {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        leased(work.db, self.id, self.node)?;
+        let mut ask = work
+            .db
+            .prepare_cached("UPDATE recipients SET asked = ?3 WHERE message = ?1 AND position = ?2 AND state IN ('pending', 'in_doubt')")?;
+        for RecipientIndex(position) in &self.recipients {
+            ask.execute(params![self.id.as_bytes(), position, self.provider.as_str()])?;
+        }
+        Ok(())
+    }
+}
+
+/// Ends a lease with what became of the message.
+pub(super) struct Settle {
+    pub(super) node: i64,
+    pub(super) settlement: Settlement,
+    pub(super) bodies: PathBuf,
+}
+
+impl Op for Settle {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        let Settlement { id, changes, attempts, due, notification } = &self.settlement;
+        let body_file = leased(work.db, *id, self.node)?;
+        let mut states = states(work.db, *id)?;
+        for (RecipientIndex(position), state, _) in changes {
+            match states.get_mut(*position as usize) {
+                Some(kind) => *kind = state_columns(state).0.into(),
+                None => {
+                    return Err(Fault::Refused(SpoolError::Unavailable(format!(
+                        "a settlement of message {id} names recipient {position}; it has {}, counted from 0",
+                        states.len()
+                    ))));
+                }
+            }
+        }
+        // First, because it is the only thing left that can be refused.
+        if let Some(notification) = notification {
+            insert(work.db, notification, None, &self.bodies)?;
+        }
+        if states.iter().all(|state| matches!(state.as_str(), "relayed" | "bounced" | "expired")) {
+            remove(work.db, *id, body_file.is_none())?;
+            work.unlink.extend(body_file.map(|name| self.bodies.join(name)));
+            return Ok(());
+        }
+        self.update_recipients(work.db)?;
+        let open = states.iter().any(|state| matches!(state.as_str(), "pending" | "in_doubt"));
+        work.db.prepare_cached("UPDATE messages SET owner = NULL, attempts = ?2, due = ?3 WHERE id = ?1")?.execute(params![
+            id.as_bytes(),
+            attempts,
+            open.then(|| millis_up(*due))
+        ])?;
+        Ok(())
+    }
+}
+
+impl Settle {
+    fn update_recipients(&self, db: &Connection) -> rusqlite::Result<()> {
+        let id = self.settlement.id;
+        let mut change = db.prepare_cached(
+            "UPDATE recipients SET state = ?3, provider = ?4, diagnostic = ?5, asked = NULL WHERE message = ?1 AND position = ?2",
+        )?;
+        for (RecipientIndex(position), state, words) in &self.settlement.changes {
+            let (state, provider) = state_columns(state);
+            change.execute(params![id.as_bytes(), position, state, provider, words])?;
+        }
+        // Whoever was asked about the others did not get them.
+        db.prepare_cached("UPDATE recipients SET asked = NULL WHERE message = ?1 AND asked IS NOT NULL")?.execute([id.as_bytes()])?;
+        Ok(())
+    }
+}
+
+/// The states of a message's recipients, by position.
+fn states(db: &Connection, id: MessageId) -> rusqlite::Result<Vec<String>> {
+    let mut states = db.prepare_cached("SELECT state FROM recipients WHERE message = ?1 ORDER BY position")?;
+    states.query_map([id.as_bytes()], |row| row.get(0))?.collect()
+}
+
+fn remove(db: &Connection, id: MessageId, inline: bool) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM messages WHERE id = ?1")?.execute([id.as_bytes()])?;
+    db.prepare_cached("DELETE FROM recipients WHERE message = ?1")?.execute([id.as_bytes()])?;
+    if inline {
+        db.prepare_cached("DELETE FROM bodies WHERE id = ?1")?.execute([id.as_bytes()])?;
+    }
+    Ok(())
+}
+
+/// The body file of a message that `node` leases; refused when it does not.
+fn leased(db: &Connection, id: MessageId, node: i64) -> Result<Option<String>, Fault> {
+    db.prepare_cached("SELECT body_file FROM messages WHERE id = ?1 AND owner = ?2")?
+        .query_row(params![id.as_bytes(), node], |row| row.get(0))
+        .optional()?
+        .ok_or(Fault::Refused(SpoolError::LeaseLost(id)))
+}
+
+/// Gives a lease back unused.
+pub(super) struct Release {
+    pub(super) node: i64,
+    pub(super) id: MessageId,
+    pub(super) due: SystemTime,
+}
+
+impl Op for Release {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        leased(work.db, self.id, self.node)?;
+        work.db
+            .prepare_cached(
+                "UPDATE recipients SET state = 'in_doubt', provider = asked, asked = NULL WHERE message = ?1 AND asked IS NOT NULL",
+            )?
+            .execute([self.id.as_bytes()])?;
+        work.db
+            .prepare_cached("UPDATE messages SET owner = NULL, due = ?2 WHERE id = ?1")?
+            .execute(params![self.id.as_bytes(), millis_up(self.due)])?;
+        Ok(())
+    }
+}
+
+/// Keeps the leases of a node, and takes back those of nodes that let theirs lapse.
+pub(super) struct Renew {
+    pub(super) node: i64,
+    pub(super) now: SystemTime,
+    pub(super) until: SystemTime,
+}
+
+impl Op for Renew {
+    type Answer = Recovered;
+
+    fn run(&self, work: &mut Work<'_>) -> Result<Recovered, Fault> {
+        let (db, now) = (work.db, millis(self.now));
+        db.prepare_cached(
+            "INSERT INTO nodes (id, alive_until) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until",
+        )?
+        .execute(params![self.node, millis(self.until)])?;
+        db.prepare_cached("DELETE FROM nodes WHERE alive_until < ?1 AND id <> ?2")?.execute(params![now, self.node])?;
+        // As many rows as there are leases, which the nodes bound; not as there are messages.
+        let lapsed: Vec<i64> = db
+            .prepare_cached(
+                "SELECT DISTINCT owner FROM messages WHERE owner IS NOT NULL AND owner <> ?1 AND owner NOT IN (SELECT id FROM nodes)",
+            )?
+            .query_map([SET_ASIDE], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut recovered = Recovered::default();
+        for owner in lapsed {
+            take_back(db, owner, &mut recovered)?;
+        }
+        Ok(recovered)
+    }
+}
+
+/// Ends all leases of a node without settlements: what was asked and never answered is in doubt.
+pub(super) fn take_back(db: &Connection, owner: i64, recovered: &mut Recovered) -> rusqlite::Result<()> {
+    let in_doubt = db
+        .prepare_cached(
+            "UPDATE recipients SET state = 'in_doubt', provider = asked, asked = NULL \
+             WHERE message IN (SELECT id FROM messages WHERE owner IS NOT NULL AND owner = ?1) AND asked IS NOT NULL",
+        )?
+        .execute([owner])?;
+    let released = db.prepare_cached("UPDATE messages SET owner = NULL WHERE owner IS NOT NULL AND owner = ?1")?.execute([owner])?;
+    recovered.in_doubt += in_doubt as u64;
+    recovered.released += released as u64;
+    Ok(())
+}
+
+/// A new node, with a number that no node had before.
+pub(super) struct Join;
+
+impl Op for Join {
+    type Answer = i64;
+
+    fn run(&self, work: &mut Work<'_>) -> Result<i64, Fault> {
+        work.db.execute("INSERT INTO nodes (alive_until) VALUES (0)", [])?;
+        Ok(work.db.last_insert_rowid())
+    }
+}
+
+/// Gives all leases of a node back, for good.
+pub(super) struct Leave {
+    pub(super) node: i64,
+}
+
+impl Op for Leave {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        take_back(work.db, self.node, &mut Recovered::default())?;
+        work.db.execute("DELETE FROM nodes WHERE id = ?1", [self.node])?;
+        Ok(())
+    }
+}
+
+/// Takes a record out of the queue that cannot be read. Its rows stay, for whoever looks into it.
+pub(super) struct SetAside {
+    pub(super) id: MessageId,
+    pub(super) at: SystemTime,
+    pub(super) reason: String,
+}
+
+impl Op for SetAside {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        work.db.execute("UPDATE messages SET owner = ?2 WHERE id = ?1", params![self.id.as_bytes(), SET_ASIDE])?;
+        work.db.execute(
+            "INSERT INTO set_aside (id, at, reason) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET at = ?2, reason = ?3",
+            params![self.id.as_bytes(), millis(self.at), self.reason],
+        )?;
+        Ok(())
+    }
+}
+
+/// Writes and removes a small record. The pages are written and synced although nothing remains.
+pub(super) struct Probe {
+    pub(super) at: SystemTime,
+}
+
+impl Op for Probe {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        work.db.execute("INSERT INTO probe (at) VALUES (?1)", [millis(self.at)])?;
+        work.db.execute("DELETE FROM probe", [])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,225 @@
+//! Group commit: one thread takes everything that waits into one transaction, and answers after it.
+//!
+//! An fsync costs the same for one message as for a hundred, and while it runs the next hundred
+//! gather. Nobody is answered before the commit that carries their work has returned.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::{self, Fault};
+use super::schema;
+use super::worker::{Read, Worker};
+use crate::spool::SpoolError;
+
+/// The most that one transaction takes.
+const BATCH: usize = 256;
+
+/// One write, as the operations in `ops` describe it.
+pub(super) trait Op: Send + 'static {
+    /// What its caller gets.
+    type Answer: Send;
+
+    /// Does it in the open transaction. It may be run again after a rollback.
+    fn run(&self, work: &mut Work<'_>) -> Result<Self::Answer, Fault>;
+
+    /// Cleans up outside the database when it could not be committed.
+    fn failed(&self) {}
+}
+
+/// The transaction that an operation works in.
+pub(super) struct Work<'a> {
+    pub(super) db: &'a Connection,
+    /// Files that nothing names any longer once this is committed.
+    pub(super) unlink: Vec<PathBuf>,
+}
+
+/// An operation whose caller waits, without its type.
+pub(super) trait Job: Send {
+    fn run(&mut self, work: &mut Work<'_>) -> rusqlite::Result<()>;
+    fn answer(self: Box<Self>, committed: Result<(), SpoolError>);
+}
+
+struct Waiting<O: Op> {
+    op: O,
+    result: Option<Result<O::Answer, SpoolError>>,
+    answer: oneshot::Sender<Result<O::Answer, SpoolError>>,
+}
+
+impl<O: Op> Job for Waiting<O> {
+    fn run(&mut self, work: &mut Work<'_>) -> rusqlite::Result<()> {
+        self.result = Some(match self.op.run(work) {
+            Ok(answer) => Ok(answer),
+            Err(Fault::Refused(refusal)) => Err(refusal),
+            Err(Fault::Sql(error)) => return Err(error),
+        });
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), SpoolError>) {
+        let result = match committed {
+            Ok(()) => self.result.unwrap_or(Err(SpoolError::Closed)),
+            Err(error) => {
+                self.op.failed();
+                Err(error)
+            }
+        };
+        // A caller that has gone away has left word of what is to be done about it (see `Leases`).
+        drop(self.answer.send(result));
+    }
+}
+
+/// Quotas that wait for the next commit; each stays here until one has carried it.
+pub(super) type Limits = Arc<Mutex<HashMap<String, i64>>>;
+
+impl Worker<Box<dyn Job>> {
+    /// Does `op` in the next transaction, and returns when that is committed.
+    pub(super) async fn write<O: Op>(&self, op: O) -> Result<O::Answer, SpoolError> {
+        let (answer, waiting) = oneshot::channel();
+        self.send(Box::new(Waiting { op, result: None, answer }))?;
+        waiting.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Does `op` in the next transaction, for nobody in particular.
+    pub(super) fn post<O: Op>(&self, op: O) {
+        let (answer, _) = oneshot::channel();
+        // When the store is closed there is nothing left to do.
+        drop(self.send(Box::new(Waiting { op, result: None, answer })));
+    }
+}
+
+/// What the writer's thread owns.
+pub(super) struct Writer {
+    pub(super) db: Connection,
+    pub(super) path: PathBuf,
+    pub(super) limits: Limits,
+    /// Removes files, which may take its time, in the thread of the read connection.
+    pub(super) reader: Option<mpsc::WeakUnboundedSender<Read>>,
+    /// The storage failed; nothing is taken until it has been proved again.
+    pub(super) broken: bool,
+}
+
+impl Writer {
+    /// Commits what comes until the channel is closed and empty.
+    pub(super) fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Box<dyn Job>>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while jobs.blocking_recv_many(&mut batch, BATCH) > 0 {
+            self.commit(std::mem::take(&mut batch));
+        }
+        if !self.limits.lock().is_empty()
+            && let Err(error) = self.transact(&mut [])
+        {
+            tracing::warn!(error = %error::sql(&error), "the last state of the quotas was not saved");
+        }
+        // Only to start faster the next time.
+        if let Err(error) = schema::checkpoint(&self.db) {
+            tracing::debug!(%error, "the log of the spool was left as it is");
+        }
+    }
+
+    fn commit(&mut self, mut batch: Vec<Box<dyn Job>>) {
+        if let Err(error) = self.mend() {
+            return answer_all(batch, &Err(error));
+        }
+        let Err(error) = self.transact(&mut batch) else {
+            return answer_all(batch, &Ok(()));
+        };
+        if error::is_broken(&error) {
+            self.broken = true;
+            let error = error::sql(&error);
+            tracing::error!(%error, "a commit failed; nothing in it was acknowledged");
+            return answer_all(batch, &Err(error));
+        }
+        if error::is_full(&error) {
+            // A log that has been copied is written again from its start, so that removals go
+            // through although the disk is full. Whether it worked shows in what follows.
+            if let Err(error) = schema::checkpoint(&self.db) {
+                tracing::debug!(%error, "the log of the spool could not be emptied");
+            }
+        }
+        // One of them is to blame, or it takes less space to do them one by one.
+        for mut job in batch {
+            let outcome = self.transact(std::slice::from_mut(&mut job)).map_err(|error| {
+                self.broken |= error::is_broken(&error);
+                let error = error::sql(&error);
+                tracing::warn!(%error, "a write to the spool failed");
+                error
+            });
+            job.answer(outcome);
+        }
+    }
+
+    /// Runs the jobs and commits them, all or none.
+    fn transact(&mut self, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut work = Work { db: &tx, unlink: Vec::new() };
+        for job in jobs {
+            job.run(&mut work)?;
+        }
+        let unlink = work.unlink;
+        let limits = self.limits.lock().clone();
+        save_limits(&tx, &limits)?;
+        tx.commit()?;
+        if !limits.is_empty() {
+            self.limits.lock().retain(|key, tat| limits.get(key) != Some(tat));
+        }
+        self.unlink(unlink);
+        Ok(())
+    }
+
+    fn unlink(&self, files: Vec<PathBuf>) {
+        if files.is_empty() {
+            return;
+        }
+        let remove = move || files.iter().for_each(remove_body);
+        match self.reader.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade) {
+            Some(reader) => drop(reader.send(Box::new(move |_| remove()))),
+            None => remove(),
+        }
+    }
+
+    /// After the storage failed: proves that it writes and syncs again, with a new connection if the
+    /// old one is beyond help.
+    fn mend(&mut self) -> Result<(), SpoolError> {
+        if !self.broken {
+            return Ok(());
+        }
+        if schema::checkpoint(&self.db).is_err() {
+            let db = schema::connect(&self.path)?;
+            schema::checkpoint(&db)?;
+            self.db = db;
+        }
+        self.broken = false;
+        tracing::info!("the spool can be written again");
+        Ok(())
+    }
+}
+
+fn save_limits(db: &Connection, limits: &HashMap<String, i64>) -> rusqlite::Result<()> {
+    if limits.is_empty() {
+        return Ok(());
+    }
+    let mut save = db.prepare_cached("INSERT INTO limits (key, tat) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET tat = excluded.tat")?;
+    for (key, tat) in limits {
+        save.execute((key, tat))?;
+    }
+    Ok(())
+}
+
+/// Removes a body file that nothing names. One that stays behind is found at the next start.
+pub(super) fn remove_body(path: &PathBuf) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "a body that is no longer needed could not be removed");
+    }
+}
+
+fn answer_all(batch: Vec<Box<dyn Job>>, committed: &Result<(), SpoolError>) {
+    for job in batch {
+        job.answer(committed.clone());
+    }
+}

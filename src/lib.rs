@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod gateway;
 pub mod queue;
 pub mod route;
+pub mod sandbox;
 pub mod smtp;
 pub mod spool;
 pub mod telemetry;

@@ -64,7 +64,11 @@ pub(super) async fn run(options: &Options) -> Exit {
     // The way out to a smart host is the SMTP client that the gateway has.
     let connected = Context::new(&hostname)
         .map_err(|error| error.to_string())
-        .and_then(|context| smarthost::Config::plain(host, port).connect(ProviderName::new("smarthost", "send"), &context).map_err(|error| error.to_string()));
+        .and_then(|context| {
+            let settings = serde_json::json!({ "host": host, "port": port, "tls": "off" });
+            let settings: smarthost::Config = serde_json::from_value(settings).map_err(|error| error.to_string())?;
+            settings.connect(ProviderName::new("smarthost", "send"), &context).map_err(|error| error.to_string())
+        });
     let provider = match connected {
         Ok(connected) => connected.provider,
         Err(error) => return fail(Exit::Unavailable, &error),

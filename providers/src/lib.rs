@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod contract;
+pub mod http;
 pub mod registry;
 #[cfg(feature = "ses")]
 pub mod ses;

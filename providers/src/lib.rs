@@ -3,6 +3,8 @@
 //! A provider is one file (or folder) here and one line in the registry below.
 
 pub mod capture;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod contract;
 pub mod http;
 pub mod registry;

@@ -10,6 +10,7 @@ mod layout;
 mod ops;
 mod record;
 mod recover;
+mod reserve;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use rusqlite::OptionalExtension;
 pub use self::body::SqliteSink;
 use self::layout::Layout;
 use self::record::Unread;
+use self::reserve::Reserve;
 use self::worker::{Read, Worker};
 use self::writer::{Job, Limits, Writer};
 use super::{Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored};
@@ -40,13 +42,16 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Up to this many octets a body is kept in the database, beyond it in a file of its own.
     pub inline_max: u64,
+    /// How much disk space is set apart, so that a queue that has filled the disk can be worked off;
+    /// 0 for none. It takes what the log may grow to, about 24 MiB.
+    pub reserve: u64,
 }
 
 impl Settings {
     /// The usual settings for a directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), inline_max: 256 * 1024 }
+        Self { data_dir: data_dir.into(), inline_max: 256 * 1024, reserve: 32 * 1024 * 1024 }
     }
 }
 
@@ -91,14 +96,24 @@ impl SqliteSpool {
         let path = layout.database();
         let mut db = schema::connect(&path)?;
         schema::migrate(&mut db, &path)?;
-        // The log may end in a commit that was written, never synced, and read back from memory.
-        schema::checkpoint(&db)?;
-        let (node, recovered) = recover::take_over(&mut db, &layout)?;
+        let mut reserve = Reserve::find(layout.reserve(), settings.reserve);
+        let mut take_over = || {
+            // The log may end in a commit that was written, never synced, and read back from memory.
+            schema::checkpoint(&db)?;
+            recover::take_over(&mut db, &layout)
+        };
+        let (node, recovered) = match take_over() {
+            Err(SpoolError::Full(_)) if reserve.release() => take_over()?,
+            result => result?,
+        };
+        if let Err(error) = reserve.restore() {
+            tracing::warn!(%error, "no mail is accepted before there is space");
+        }
 
         let start = |error| error::file(&error, "starting a thread for", &path);
         let limits: Limits = Arc::new(Mutex::new(HashMap::new()));
         let reader = Worker::reader(schema::connect_reader(&path)?).map_err(start)?;
-        let writer = Writer { db, path: path.clone(), limits: Arc::clone(&limits), reader: reader.weak(), broken: false };
+        let writer = Writer { db, path: path.clone(), limits: Arc::clone(&limits), reader: reader.weak(), reserve, broken: false };
         let writer = Worker::start("spool-write", move |jobs| writer.run(jobs)).map_err(start)?;
         let shared = Shared {
             writer,

@@ -30,6 +30,11 @@ impl Layout {
         self.root.join("spool.lock")
     }
 
+    /// Space to be given up when the disk is full.
+    pub(super) fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
+    }
+
     /// Large bodies while they arrive. Nothing in here outlives a restart.
     pub(super) fn incoming(&self) -> PathBuf {
         self.root.join("incoming")

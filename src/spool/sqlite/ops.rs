@@ -31,6 +31,13 @@ impl Op for Store {
         insert(work.db, &self.message, self.owner, &self.bodies)
     }
 
+    fn grows_by(&self) -> Option<u64> {
+        match &self.message.body {
+            Body::Inline(bytes) => Some(bytes.len() as u64),
+            Body::File { .. } => Some(0),
+        }
+    }
+
     fn failed(&self) {
         // The message has to be sent again, under another id. Its file would only take up space.
         if let Body::File { path, .. } = &self.message.body
@@ -378,5 +385,10 @@ impl Op for Probe {
         work.db.execute("INSERT INTO probe (at) VALUES (?1)", [millis(self.at)])?;
         work.db.execute("DELETE FROM probe", [])?;
         Ok(())
+    }
+
+    fn grows_by(&self) -> Option<u64> {
+        // It asks on behalf of a message.
+        Some(0)
     }
 }

@@ -1,7 +1,16 @@
 //! The suite on SQLite, and what only SQLite and its files can get wrong.
 
-use super::super::suite::{self, Fixture};
+mod disk;
+mod torn;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use postrider_providers::contract::Body;
+
 use super::*;
+use crate::spool::suite::{self, Fixture};
+use crate::spool::{BodySink, RecipientState};
 
 struct OnDisk {
     dir: tempfile::TempDir,
@@ -41,11 +50,254 @@ impl Fixture for OnDisk {
 
 suite::every_promise!(OnDisk);
 
-async fn open(dir: &std::path::Path) -> (SqliteSpool, Recovered) {
-    SqliteSpool::open(Settings::new(dir)).await.unwrap()
+async fn open(dir: &Path) -> (SqliteSpool, Recovered) {
+    // The full-disk test has a reserve; the others need not write one each time.
+    SqliteSpool::open(Settings { reserve: 0, ..Settings::new(dir) }).await.unwrap()
 }
 
 /// A connection as an operator would open it.
-fn outside(dir: &std::path::Path) -> rusqlite::Connection {
+fn outside(dir: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(dir.join("spool.db")).unwrap()
+}
+
+/// The names in a directory of the spool.
+fn names(dir: &Path, below: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(dir.join(below)).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// A message with a body of `size` octets, written through the spool as a session does.
+async fn large(spool: &SqliteSpool, seconds: u64, size: usize) -> Result<Arc<Message>, SpoolError> {
+    let id = MessageId::generate();
+    let mut sink = spool.body(id);
+    for piece in vec![b'x'; size].chunks(100_000) {
+        sink.write(Bytes::copy_from_slice(piece)).await?;
+    }
+    let body = sink.finish().await?;
+    let message = Arc::unwrap_or_clone(suite::message_for(seconds, &["a@example.org"], body));
+    Ok(Arc::new(Message { id, ..message }))
+}
+
+#[tokio::test]
+async fn a_body_is_a_file_only_beyond_the_limit_and_as_long_as_its_message() {
+    let fixture = OnDisk::fresh().await;
+    let (spool, dir) = (fixture.spool(), fixture.dir.path());
+    let small = large(spool, 0, 256 * 1024).await.unwrap();
+    let big = large(spool, 0, 256 * 1024 + 1).await.unwrap();
+    assert!(matches!(small.body, Body::Inline(_)));
+    assert!(matches!(&big.body, Body::File { len, .. } if *len == 256 * 1024 + 1));
+    spool.store(big.clone(), true).await.unwrap();
+    assert_eq!(names(dir, "bodies"), [format!("{}.eml", big.id)]);
+    assert_eq!(names(dir, "incoming"), Vec::<String>::new());
+    spool.settle(suite::settlement(big.id, &[(0, RecipientState::Pending)])).await.unwrap();
+    assert_eq!(suite::claim(spool, 60).await.len(), 1);
+    assert_eq!(names(dir, "bodies").len(), 1);
+    spool.settle(suite::settlement(big.id, &[(0, RecipientState::Relayed)])).await.unwrap();
+    // The file is removed in the thread that reads, before it turns to this question.
+    assert_eq!(spool.counts().await.unwrap(), SpoolCounts::default());
+    assert_eq!(names(dir, "bodies"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_finished_leaves_nothing() {
+    let fixture = OnDisk::fresh().await;
+    let dir = fixture.dir.path();
+    let mut sink = fixture.spool().body(MessageId::generate());
+    sink.write(Bytes::from(vec![0; 300_000])).await.unwrap();
+    assert_eq!(names(dir, "incoming").len(), 1, "it is written while it arrives");
+    drop(sink);
+    assert_eq!(names(dir, "incoming"), Vec::<String>::new());
+    assert_eq!(names(dir, "bodies"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_body_from_elsewhere_is_refused() {
+    let fixture = OnDisk::fresh().await;
+    let path = fixture.dir.path().join("elsewhere.eml");
+    std::fs::write(&path, "x").unwrap();
+    let foreign = suite::message_for(0, &["a@example.org"], Body::File { path: path.clone(), len: 1 });
+    let refused = fixture.spool().store(foreign, false).await.unwrap_err().to_string();
+    assert!(refused.contains("Spool::body"), "{refused}");
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_message_whose_body_file_is_gone_or_cut_is_set_aside_alone() {
+    let fixture = OnDisk::fresh().await;
+    let spool = fixture.spool();
+    let (gone, cut) = (large(spool, 0, 300_000).await.unwrap(), large(spool, 1, 300_000).await.unwrap());
+    let (good, small) = (large(spool, 2, 300_000).await.unwrap(), suite::message(3, b"small"));
+    for message in [&gone, &cut, &good, &small] {
+        spool.store(message.clone(), false).await.unwrap();
+    }
+    let file = |message: &Message| fixture.dir.path().join("bodies").join(format!("{}.eml", message.id));
+    std::fs::remove_file(file(&gone)).unwrap();
+    std::fs::write(file(&cut), "short").unwrap();
+    let db = outside(fixture.dir.path());
+    db.execute("UPDATE bodies SET data = x'00' WHERE id = ?1", [small.id.as_bytes()]).unwrap();
+    let claimed = suite::claim(spool, 9).await;
+    assert_eq!(claimed.iter().map(|stored| stored.message.id).collect::<Vec<_>>(), [good.id]);
+    assert_eq!(spool.renew(suite::at(9), suite::at(99)).await.unwrap().set_aside.len(), 3);
+    // An operator sees why, repairs it, and puts it back.
+    let reasons: Vec<String> = {
+        let mut reasons = db.prepare("SELECT reason FROM set_aside ORDER BY id").unwrap();
+        reasons.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    assert!(reasons[0].contains("No such file"), "{reasons:?}");
+    assert!(reasons[1].contains("5 octets, 300000 were stored"), "{reasons:?}");
+    assert_eq!(reasons[2], "its body has 1 octets, 5 were stored");
+    std::fs::write(file(&cut), vec![0; 300_000]).unwrap();
+    db.execute("UPDATE messages SET owner = NULL WHERE id = ?1", [cut.id.as_bytes()]).unwrap();
+    assert_eq!(suite::claim(spool, 9).await[0].message.id, cut.id);
+}
+
+#[tokio::test]
+async fn body_files_that_no_message_names_are_moved_away_at_the_start() {
+    let mut fixture = OnDisk::fresh().await;
+    let kept = large(fixture.spool(), 0, 300_000).await.unwrap();
+    fixture.spool().store(kept.clone(), false).await.unwrap();
+    // Finished, and the process ended before it was stored.
+    let orphan = large(fixture.spool(), 0, 300_000).await.unwrap();
+    let dir = fixture.dir.path().to_owned();
+    std::fs::write(dir.join("bodies/notes.txt"), "x").unwrap();
+    std::fs::write(dir.join("incoming/half.tmp"), "x").unwrap();
+    let recovered = fixture.crash().await;
+    assert_eq!(recovered.set_aside.len(), 2, "{recovered:?}");
+    assert_eq!(names(&dir, "bodies"), [format!("{}.eml", kept.id)]);
+    assert_eq!(names(&dir, "incoming"), Vec::<String>::new());
+    let mut away = names(&dir, "set_aside");
+    away.sort();
+    assert_eq!(away, [format!("{}.eml", orphan.id), "notes.txt".into()]);
+    assert_eq!(suite::claim(fixture.spool(), 0).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused() {
+    let mut fixture = OnDisk::fresh().await;
+    let refused = SqliteSpool::open(Settings::new(fixture.dir.path())).await.err().unwrap().to_string();
+    assert!(refused.contains("in use by another process"), "{refused}");
+    fixture.crash().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_lease_behind() {
+    let fixture = OnDisk::fresh().await;
+    let spool = fixture.spool();
+    spool.store(suite::message(0, b"x"), false).await.unwrap();
+    {
+        let claim = spool.claim(suite::at(0), 10, u64::MAX);
+        let mut claim = std::pin::pin!(claim);
+        // Polled once, so that the write is on its way, and dropped.
+        assert!(futures_util::poll!(claim.as_mut()).is_pending());
+    }
+    assert_eq!(suite::claim(spool, 0).await.len(), 1);
+    let stored = suite::message(0, b"y");
+    {
+        let mut store = std::pin::pin!(spool.store(stored.clone(), true));
+        assert!(futures_util::poll!(store.as_mut()).is_pending());
+    }
+    assert_eq!(suite::claim(spool, 0).await[0].message.id, stored.id);
+}
+
+#[tokio::test]
+async fn one_write_that_fails_does_not_fail_those_in_its_transaction() {
+    let fixture = OnDisk::fresh().await;
+    outside(fixture.dir.path())
+        .execute_batch("CREATE TRIGGER no AFTER INSERT ON recipients WHEN NEW.address = 'no@x' BEGIN SELECT raise(ABORT, 'no'); END")
+        .unwrap();
+    let spool = fixture.spool();
+    let addresses = ["a@x", "no@x", "b@x", "c@x", "no@x", "d@x"];
+    let stores = addresses.map(|address| {
+        let message = suite::message_for(0, &[address], Body::Inline(Bytes::from_static(b"x")));
+        async move { spool.store(message, false).await }
+    });
+    let stored: Vec<bool> = futures_util::future::join_all(stores).await.iter().map(Result::is_ok).collect();
+    assert_eq!(stored, [true, false, true, true, false, true]);
+    let claimed = suite::claim(spool, 0).await;
+    let addresses: Vec<_> = claimed.iter().map(|stored| stored.message.envelope.recipients[0].address.as_str()).collect();
+    assert_eq!(addresses, ["a@x", "b@x", "c@x", "d@x"]);
+}
+
+#[tokio::test]
+async fn the_schema_is_the_one_that_was_released() {
+    let fixture = OnDisk::fresh().await;
+    let db = outside(fixture.dir.path());
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    let mut columns = db
+        .prepare(
+            "SELECT t.name || '(' || group_concat(c.name, ' ') || ')' FROM sqlite_schema t, pragma_table_info(t.name) c \
+             WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite%' GROUP BY t.name ORDER BY t.name",
+        )
+        .unwrap();
+    let columns: Vec<String> = columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let released = [
+        "bodies(id data)",
+        "limits(key tat)",
+        "messages(id received reverse_path body_type smtputf8 size body_file attempts due owner)",
+        "nodes(id alive_until)",
+        "probe(at)",
+        "recipients(message position address state provider asked diagnostic)",
+        "set_aside(id at reason)",
+    ];
+    assert_eq!((version, columns), (1, released.map(String::from).to_vec()), "a released step is never edited: add the next one");
+}
+
+#[tokio::test]
+async fn a_newer_or_foreign_database_is_refused_and_left_alone() {
+    let mut fixture = OnDisk::fresh().await;
+    fixture.spool = None;
+    let dir = fixture.dir.path();
+    outside(dir).pragma_update(None, "user_version", 99).unwrap();
+    let refused = SqliteSpool::open(Settings::new(dir)).await.err().unwrap().to_string();
+    assert!(refused.contains("schema version 99") && refused.contains("newer"), "{refused}");
+    outside(dir).pragma_update(None, "application_id", 7).unwrap();
+    let refused = SqliteSpool::open(Settings::new(dir)).await.err().unwrap().to_string();
+    assert!(refused.contains("another program"), "{refused}");
+    std::fs::write(dir.join("spool.db"), "this is not a database, and long enough to tell".repeat(30)).unwrap();
+    let refused = SqliteSpool::open(Settings::new(dir)).await.err().unwrap().to_string();
+    assert!(refused.contains("spool.db"), "{refused}");
+    assert!(std::fs::read_to_string(dir.join("spool.db")).unwrap().starts_with("this is not"));
+}
+
+#[tokio::test]
+async fn no_query_walks_through_all_messages() {
+    let fixture = OnDisk::fresh().await;
+    let db = outside(fixture.dir.path());
+    let sources = [include_str!("ops.rs"), include_str!("record.rs"), include_str!("recover.rs"), include_str!("../sqlite.rs")];
+    let mut seen = 0;
+    for literal in sources.iter().flat_map(|source| source.split('"').skip(1).step_by(1)) {
+        let sql = literal.replace("\\\n", " ");
+        if !["SELECT ", "UPDATE ", "DELETE "].iter().any(|verb| sql.starts_with(verb)) {
+            continue;
+        }
+        seen += 1;
+        let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let parameters = vec![rusqlite::types::Null; plan.parameter_count()];
+        let steps = plan.query_map(rusqlite::params_from_iter(parameters), |row| row.get::<_, String>(3)).unwrap();
+        for step in steps.map(Result::unwrap) {
+            // These are as short as the nodes, the leases and the file system allow; counting may take its time.
+            let bounded = ["SCAN nodes", "SCAN probe", "SCAN CONSTANT ROW", "messages_leased"].iter().any(|part| step.contains(part));
+            let walks = step.starts_with("SCAN") || step.contains("TEMP B-TREE");
+            let in_order = step.contains("USING COVERING INDEX messages_waiting") && sql.ends_with("LIMIT 1");
+            let counting = sql.contains("count(*)");
+            assert!(!walks || bounded || in_order || counting, "{sql}\n{step}");
+        }
+    }
+    assert!(seen > 20, "only {seen} statements were found");
+}
+
+#[tokio::test]
+async fn a_clear_look_from_outside_is_possible_while_it_runs() {
+    let fixture = OnDisk::fresh().await;
+    let stored = suite::message(0, b"x");
+    fixture.spool().store(stored.clone(), true).await.unwrap();
+    fixture.spool().begin(stored.id, &suite::provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
+    let row: (String, String, String, String) = outside(fixture.dir.path())
+        .query_row(
+            "SELECT lower(hex(id)), datetime(received / 1000, 'unixepoch'), state, asked FROM messages, recipients WHERE message = id",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )
+        .unwrap();
+    assert_eq!(row, (stored.id.to_string(), "2027-01-15 08:00:00".into(), "pending".into(), "ses.eu".into()));
 }

@@ -13,12 +13,17 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::{self, Fault};
+use super::reserve::Reserve;
 use super::schema;
 use super::worker::{Read, Worker};
 use crate::spool::SpoolError;
 
-/// The most that one transaction takes.
+/// The most jobs that one transaction takes.
 const BATCH: usize = 256;
+
+/// Jobs that bring more than this go into transactions of their own, which bounds the log, and with
+/// it the space that it takes to copy it.
+const OCTETS: u64 = 8 * 1024 * 1024;
 
 /// One write, as the operations in `ops` describe it.
 pub(super) trait Op: Send + 'static {
@@ -27,6 +32,11 @@ pub(super) trait Op: Send + 'static {
 
     /// Does it in the open transaction. It may be run again after a rollback.
     fn run(&self, work: &mut Work<'_>) -> Result<Self::Answer, Fault>;
+
+    /// How much it adds to the store, for what is refused while the disk is full.
+    fn grows_by(&self) -> Option<u64> {
+        None
+    }
 
     /// Cleans up outside the database when it could not be committed.
     fn failed(&self) {}
@@ -42,6 +52,7 @@ pub(super) struct Work<'a> {
 /// An operation whose caller waits, without its type.
 pub(super) trait Job: Send {
     fn run(&mut self, work: &mut Work<'_>) -> rusqlite::Result<()>;
+    fn grows_by(&self) -> Option<u64>;
     fn answer(self: Box<Self>, committed: Result<(), SpoolError>);
 }
 
@@ -59,6 +70,10 @@ impl<O: Op> Job for Waiting<O> {
             Err(Fault::Sql(error)) => return Err(error),
         });
         Ok(())
+    }
+
+    fn grows_by(&self) -> Option<u64> {
+        self.op.grows_by()
     }
 
     fn answer(self: Box<Self>, committed: Result<(), SpoolError>) {
@@ -100,6 +115,7 @@ pub(super) struct Writer {
     pub(super) limits: Limits,
     /// Removes files, which may take its time, in the thread of the read connection.
     pub(super) reader: Option<mpsc::WeakUnboundedSender<Read>>,
+    pub(super) reserve: Reserve,
     /// The storage failed; nothing is taken until it has been proved again.
     pub(super) broken: bool,
 }
@@ -109,7 +125,10 @@ impl Writer {
     pub(super) fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH);
         while jobs.blocking_recv_many(&mut batch, BATCH) > 0 {
-            self.commit(std::mem::take(&mut batch));
+            while !batch.is_empty() {
+                let rest = batch.split_off(group(&batch));
+                self.commit(std::mem::replace(&mut batch, rest));
+            }
         }
         if !self.limits.lock().is_empty()
             && let Err(error) = self.transact(&mut [])
@@ -126,6 +145,11 @@ impl Writer {
         if let Err(error) = self.mend() {
             return answer_all(batch, &Err(error));
         }
+        if let Err(error) = self.reserve_for(&batch) {
+            let (growing, others) = batch.into_iter().partition(|job| job.grows_by().is_some());
+            answer_all(growing, &Err(error));
+            batch = others;
+        }
         let Err(error) = self.transact(&mut batch) else {
             return answer_all(batch, &Ok(()));
         };
@@ -135,23 +159,36 @@ impl Writer {
             tracing::error!(%error, "a commit failed; nothing in it was acknowledged");
             return answer_all(batch, &Err(error));
         }
-        if error::is_full(&error) {
-            // A log that has been copied is written again from its start, so that removals go
-            // through although the disk is full. Whether it worked shows in what follows.
+        let full = error::is_full(&error).then(|| error::sql(&error));
+        if full.is_some() {
+            self.reserve.release();
+            // A log that has been copied is written again from its start, so that removals need no
+            // more space. Whether it worked shows in what follows.
             if let Err(error) = schema::checkpoint(&self.db) {
                 tracing::debug!(%error, "the log of the spool could not be emptied");
             }
         }
-        // One of them is to blame, or it takes less space to do them one by one.
+        // One of them is to blame, or there is space for what empties the queue.
         for mut job in batch {
-            let outcome = self.transact(std::slice::from_mut(&mut job)).map_err(|error| {
-                self.broken |= error::is_broken(&error);
-                let error = error::sql(&error);
-                tracing::warn!(%error, "a write to the spool failed");
-                error
-            });
+            let outcome = match &full {
+                Some(full) if job.grows_by().is_some() => Err(full.clone()),
+                _ => self.transact(std::slice::from_mut(&mut job)).map_err(|error| {
+                    self.broken |= error::is_broken(&error);
+                    let error = error::sql(&error);
+                    tracing::warn!(%error, "a write to the spool failed");
+                    error
+                }),
+            };
             job.answer(outcome);
         }
+    }
+
+    /// Makes sure of the reserve before the store grows.
+    fn reserve_for(&mut self, batch: &[Box<dyn Job>]) -> Result<(), SpoolError> {
+        if self.reserve.is_whole() || batch.iter().all(|job| job.grows_by().is_none()) {
+            return Ok(());
+        }
+        self.reserve.restore()
     }
 
     /// Runs the jobs and commits them, all or none.
@@ -198,6 +235,16 @@ impl Writer {
         tracing::info!("the spool can be written again");
         Ok(())
     }
+}
+
+/// How many of the jobs go into one transaction.
+fn group(jobs: &[Box<dyn Job>]) -> usize {
+    let mut octets = 0;
+    let fitting = jobs.iter().take_while(|job| {
+        octets += job.grows_by().unwrap_or(0);
+        octets <= OCTETS
+    });
+    fitting.count().max(1)
 }
 
 fn save_limits(db: &Connection, limits: &HashMap<String, i64>) -> rusqlite::Result<()> {

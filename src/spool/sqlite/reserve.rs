@@ -49,7 +49,8 @@ impl Reserve {
         }
     }
 
-    /// Takes the space again if there is enough.
+    /// Takes the space again if there is enough, and a quarter more: otherwise the next message
+    /// would find the disk full again, and the two would alternate.
     pub(super) fn restore(&mut self) -> Result<(), SpoolError> {
         if self.whole {
             return Ok(());
@@ -68,14 +69,15 @@ impl Reserve {
         let mut file = private_options().create(true).truncate(true).open(&self.path)?;
         // Written, not only lengthened: a hole takes no space.
         let zeros = [0; 64 * 1024];
-        let mut missing = self.size;
+        let mut missing = self.size + self.size / 4;
         while missing > 0 {
             let piece = usize::try_from(missing).map_or(zeros.len(), |missing| missing.min(zeros.len()));
             file.write_all(&zeros[..piece])?;
             missing -= piece as u64;
         }
         // Some file systems find out only now that there is no space.
-        file.sync_all()
+        file.sync_all()?;
+        file.set_len(self.size)
     }
 }
 

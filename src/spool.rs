@@ -150,17 +150,20 @@ pub trait Spool: Clone + Send + Sync + 'static {
     fn body(&self, id: MessageId) -> Self::Sink;
 
     /// Makes a message durable. With `lease`, it is leased to this node from the start, so that the
-    /// queue need not read it back; otherwise it is due at once for anybody.
+    /// queue need not read it back; otherwise it is due at once for anybody. When it fails, the body's
+    /// file is gone: the message has to arrive again.
     fn store(&self, message: Arc<Message>, lease: bool) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
     /// Leases up to `limit` messages that are due by `now`, longest due first, and stops before the
-    /// bodies in memory exceed `octets` (the first one always fits).
+    /// bodies in memory exceed `octets` (the first one always fits). When the future is dropped, what
+    /// it leased is given back.
     fn claim(&self, now: SystemTime, limit: usize, octets: u64) -> impl Future<Output = Result<Vec<Stored>, SpoolError>> + Send;
 
     /// When the next message that nobody leases is due; `None` when there is none.
     fn next_due(&self) -> impl Future<Output = Result<Option<SystemTime>, SpoolError>> + Send;
 
     /// Records, durably, that `provider` is about to be asked to take the message for `recipients`.
+    /// Those that are not open are passed over.
     fn begin(
         &self,
         id: MessageId,
@@ -168,14 +171,16 @@ pub trait Spool: Clone + Send + Sync + 'static {
         recipients: &[RecipientIndex],
     ) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
-    /// Ends a lease with what became of the message.
+    /// Ends a lease with what became of the message. A recipient that it does not name stands as it
+    /// did before the handover: the provider is known not to have it.
     fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
-    /// Gives a lease back unused: the message is due at `due`, its state and attempts unchanged.
+    /// Gives a lease back unused: the message is due at `due`, its state and attempts unchanged. A
+    /// handover that was begun all the same is in doubt, as it is whenever a lease ends unsettled.
     fn release(&self, id: MessageId, due: SystemTime) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
     /// Keeps this node's leases until `until`, and takes back those of nodes that let theirs lapse
-    /// before `now`.
+    /// before `now`. A node renews before it takes its first lease: until then its time is up already.
     fn renew(&self, now: SystemTime, until: SystemTime) -> impl Future<Output = Result<Recovered, SpoolError>> + Send;
 
     /// How full a token bucket was: the theoretical arrival time (GCRA) last recorded for `key`.
@@ -187,7 +192,8 @@ pub trait Spool: Clone + Send + Sync + 'static {
     /// Counts what is stored.
     fn counts(&self) -> impl Future<Output = Result<SpoolCounts, SpoolError>> + Send;
 
-    /// Writes and removes a small record on stable storage: can a message be accepted now?
+    /// Writes and removes a small record on stable storage: can a message be accepted now? Writing
+    /// other things may still be possible when it cannot.
     fn check(&self) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
     /// Commits what is waiting, gives this node's leases back, and closes the store within `timeout`.

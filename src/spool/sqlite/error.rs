@@ -37,11 +37,15 @@ pub(super) fn is_broken(error: &rusqlite::Error) -> bool {
                 ErrorCode::SystemIoFailure
                     | ErrorCode::ReadOnly
                     | ErrorCode::CannotOpen
-                    | ErrorCode::DatabaseCorrupt
                     | ErrorCode::NotADatabase
                     | ErrorCode::PermissionDenied
             )
         )
+}
+
+/// Whether somebody else has locked the database for longer than anybody can wait.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// Whether the trouble is in what was read, not in the reading.
@@ -96,11 +100,12 @@ mod tests {
             assert!(matches!(sql(&failure(code)), SpoolError::Full(_)), "{code}");
             assert!(!is_broken(&failure(code)), "{code}");
         }
-        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_READONLY, ffi::SQLITE_CANTOPEN, ffi::SQLITE_CORRUPT] {
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_READONLY, ffi::SQLITE_CANTOPEN] {
             assert!(matches!(sql(&failure(code)), SpoolError::Unavailable(_)), "{code}");
             assert!(is_broken(&failure(code)), "{code}");
         }
-        for code in [ffi::SQLITE_BUSY, ffi::SQLITE_CONSTRAINT] {
+        // A damaged page concerns the messages on it, and nobody else.
+        for code in [ffi::SQLITE_BUSY, ffi::SQLITE_CONSTRAINT, ffi::SQLITE_CORRUPT] {
             assert!(matches!(sql(&failure(code)), SpoolError::Unavailable(_)), "{code}");
             assert!(!is_broken(&failure(code)), "{code}");
         }

@@ -38,10 +38,12 @@ impl Op for Store {
         }
     }
 
-    fn failed(&self) {
+    fn failed(&self, db: &Connection) {
+        let stored = || db.prepare_cached("SELECT 1 FROM messages WHERE id = ?1")?.exists([self.message.id.as_bytes()]);
         // The message has to be sent again, under another id. Its file would only take up space.
         if let Body::File { path, .. } = &self.message.body
             && path.parent() == Some(&self.bodies)
+            && matches!(stored(), Ok(false))
         {
             remove_body(path);
         }
@@ -58,7 +60,10 @@ fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path)
     let (body_file, data) = match &message.body {
         Body::Inline(bytes) => (None, Some(bytes)),
         Body::File { path, .. } => match path.file_name().and_then(|name| name.to_str()) {
-            Some(name) if path.parent() == Some(bodies) => (Some(name), None),
+            Some(name) if path.parent() == Some(bodies) && path.exists() => (Some(name), None),
+            Some(_) if path.parent() == Some(bodies) => {
+                return refused(format!("the body {} is gone: after a store that failed it has to arrive again", path.display()));
+            }
             _ => return refused(format!("the body {} is not in {}; write it with Spool::body", path.display(), bodies.display())),
         },
     };

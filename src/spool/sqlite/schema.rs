@@ -100,6 +100,20 @@ pub(super) fn checkpoint(db: &Connection) -> Result<(), SpoolError> {
     }
 }
 
+/// Finds out whether the database can be written and synced, the pages of the log included.
+pub(super) fn prove(db: &mut Connection) -> Result<(), SpoolError> {
+    checkpoint(db)?;
+    let mut write = || -> rusqlite::Result<()> {
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // A log that is empty is copied without being written, so there must be something in it.
+        tx.execute("INSERT INTO probe (at) VALUES (0)", [])?;
+        tx.execute("DELETE FROM probe", [])?;
+        tx.commit()
+    };
+    write().map_err(|error| error::sql(&error))?;
+    checkpoint(db)
+}
+
 fn pragma(db: &Connection, name: &str) -> Result<i64, SpoolError> {
     db.pragma_query_value(None, name, |row| row.get(0)).map_err(|error| error::sql(&error))
 }

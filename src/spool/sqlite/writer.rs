@@ -39,7 +39,7 @@ pub(super) trait Op: Send + 'static {
     }
 
     /// Cleans up outside the database when it could not be committed.
-    fn failed(&self) {}
+    fn failed(&self, _db: &Connection) {}
 }
 
 /// The transaction that an operation works in.
@@ -53,7 +53,7 @@ pub(super) struct Work<'a> {
 pub(super) trait Job: Send {
     fn run(&mut self, work: &mut Work<'_>) -> rusqlite::Result<()>;
     fn grows_by(&self) -> Option<u64>;
-    fn answer(self: Box<Self>, committed: Result<(), SpoolError>);
+    fn answer(self: Box<Self>, committed: Result<(), SpoolError>, db: &Connection);
 }
 
 struct Waiting<O: Op> {
@@ -76,11 +76,11 @@ impl<O: Op> Job for Waiting<O> {
         self.op.grows_by()
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), SpoolError>) {
+    fn answer(self: Box<Self>, committed: Result<(), SpoolError>, db: &Connection) {
         let result = match committed {
             Ok(()) => self.result.unwrap_or(Err(SpoolError::Closed)),
             Err(error) => {
-                self.op.failed();
+                self.op.failed(db);
                 Err(error)
             }
         };
@@ -143,21 +143,24 @@ impl Writer {
 
     fn commit(&mut self, mut batch: Vec<Box<dyn Job>>) {
         if let Err(error) = self.mend() {
-            return answer_all(batch, &Err(error));
+            return self.answer(batch, &Err(error));
         }
         if let Err(error) = self.reserve_for(&batch) {
             let (growing, others) = batch.into_iter().partition(|job| job.grows_by().is_some());
-            answer_all(growing, &Err(error));
+            self.answer(growing, &Err(error));
             batch = others;
         }
+        if batch.is_empty() {
+            return;
+        }
         let Err(error) = self.transact(&mut batch) else {
-            return answer_all(batch, &Ok(()));
+            return self.answer(batch, &Ok(()));
         };
-        if error::is_broken(&error) {
-            self.broken = true;
+        self.broken |= error::is_broken(&error);
+        if self.broken || error::is_busy(&error) {
             let error = error::sql(&error);
             tracing::error!(%error, "a commit failed; nothing in it was acknowledged");
-            return answer_all(batch, &Err(error));
+            return self.answer(batch, &Err(error));
         }
         let full = error::is_full(&error).then(|| error::sql(&error));
         if full.is_some() {
@@ -172,14 +175,25 @@ impl Writer {
         for mut job in batch {
             let outcome = match &full {
                 Some(full) if job.grows_by().is_some() => Err(full.clone()),
-                _ => self.transact(std::slice::from_mut(&mut job)).map_err(|error| {
-                    self.broken |= error::is_broken(&error);
-                    let error = error::sql(&error);
-                    tracing::warn!(%error, "a write to the spool failed");
-                    error
-                }),
+                _ => self.transact_alone(&mut job),
             };
-            job.answer(outcome);
+            job.answer(outcome, &self.db);
+        }
+    }
+
+    fn transact_alone(&mut self, job: &mut Box<dyn Job>) -> Result<(), SpoolError> {
+        self.mend()?;
+        self.transact(std::slice::from_mut(job)).map_err(|error| {
+            self.broken |= error::is_broken(&error);
+            let error = error::sql(&error);
+            tracing::warn!(%error, "a write to the spool failed");
+            error
+        })
+    }
+
+    fn answer(&self, batch: Vec<Box<dyn Job>>, committed: &Result<(), SpoolError>) {
+        for job in batch {
+            job.answer(committed.clone(), &self.db);
         }
     }
 
@@ -226,9 +240,13 @@ impl Writer {
         if !self.broken {
             return Ok(());
         }
-        if schema::checkpoint(&self.db).is_err() {
-            let db = schema::connect(&self.path)?;
-            schema::checkpoint(&db)?;
+        let mut proof = schema::prove(&mut self.db);
+        if matches!(proof, Err(SpoolError::Full(_))) && self.reserve.release() {
+            proof = schema::prove(&mut self.db);
+        }
+        if proof.is_err() {
+            let mut db = schema::connect(&self.path)?;
+            schema::prove(&mut db)?;
             self.db = db;
         }
         self.broken = false;
@@ -265,8 +283,61 @@ pub(super) fn remove_body(path: &PathBuf) {
     }
 }
 
-fn answer_all(batch: Vec<Box<dyn Job>>, committed: &Result<(), SpoolError>) {
-    for job in batch {
-        job.answer(committed.clone());
+#[cfg(test)]
+mod tests {
+    use rusqlite::OpenFlags;
+
+    use super::*;
+
+    /// Adds a quota, with a connection that is given.
+    struct Note;
+
+    impl Op for Note {
+        type Answer = ();
+
+        fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+            work.db.execute("INSERT INTO limits (key, tat) VALUES ('x', 1)", [])?;
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_of_the_storage_the_connection_is_replaced_and_proved() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spool.db");
+        std::fs::write(&path, "").unwrap();
+        schema::migrate(&mut schema::connect(&path).unwrap(), &path).unwrap();
+        let reserve = Reserve::find(dir.path().join("reserve"), 0);
+        // A connection that cannot write stands for a disk that cannot.
+        let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let writer = Writer { db, path: path.clone(), limits: Limits::default(), reader: None, reserve, broken: false };
+        let worker = Worker::start("test", move |jobs| writer.run(jobs)).unwrap();
+        let failed = worker.write(Note).await;
+        assert!(matches!(failed, Err(SpoolError::Unavailable(_))), "{failed:?}");
+        worker.write(Note).await.unwrap();
+        worker.end();
+        let noted: i64 = Connection::open(&path).unwrap().query_row("SELECT count(*) FROM limits", [], |row| row.get(0)).unwrap();
+        assert_eq!(noted, 1);
+    }
+
+    #[test]
+    fn a_transaction_takes_many_small_jobs_and_few_large_ones() {
+        struct Sized(u64);
+        impl Op for Sized {
+            type Answer = ();
+            fn run(&self, _work: &mut Work<'_>) -> Result<(), Fault> {
+                Ok(())
+            }
+            fn grows_by(&self) -> Option<u64> {
+                Some(self.0)
+            }
+        }
+        let jobs = |sizes: &[u64]| -> Vec<Box<dyn Job>> {
+            let job = |size: &u64| -> Box<dyn Job> { Box::new(Waiting { op: Sized(*size), result: None, answer: oneshot::channel().0 }) };
+            sizes.iter().map(job).collect()
+        };
+        assert_eq!(group(&jobs(&[4096; 200])), 200);
+        assert_eq!(group(&jobs(&[OCTETS / 2, OCTETS / 2, 1])), 2);
+        assert_eq!(group(&jobs(&[OCTETS * 2, 1])), 1, "one is always taken");
     }
 }

@@ -80,6 +80,9 @@ async fn a_full_disk_refuses_loses_nothing_and_is_used_again_when_it_has_space()
     let body = large(&spool, 0, 64 * 1024 * 1024).await;
     assert!(matches!(body, Err(SpoolError::Full(_))), "{body:?}");
     assert_eq!((names(dir, "incoming"), names(dir, "bodies")), (vec![], vec![]));
+    let body = large(&spool, 0, 300_000).await.unwrap();
+    assert!(matches!(spool.store(body.clone(), false).await, Err(SpoolError::Full(_))));
+    assert_eq!(names(dir, "bodies"), Vec::<String>::new(), "what was refused takes no space");
     for refused in [spool.check().await, store_some(&spool, 1, &mut acknowledged).await] {
         assert!(matches!(refused, Err(SpoolError::Full(_))), "{refused:?}");
     }
@@ -100,6 +103,8 @@ async fn a_full_disk_refuses_loses_nothing_and_is_used_again_when_it_has_space()
     std::fs::remove_file(dir.join("more ballast")).unwrap();
     std::fs::remove_file(&ballast).unwrap();
     spool.check().await.unwrap();
+    let refused = spool.store(body, false).await.unwrap_err().to_string();
+    assert!(refused.contains("has to arrive again"), "{refused}");
     store_some(&spool, 250_000, &mut acknowledged).await.unwrap();
     drop(spool);
 

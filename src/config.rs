@@ -93,7 +93,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, not only the first.
     pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), ConfigErrors> {
-        let alone = |problem| ConfigErrors::new(Source::new(path, "", &[]), vec![problem]);
+        let alone = |problem| ConfigErrors::new(Source::new(Path::new(""), "", &[]), vec![problem]);
         let octets = std::fs::read(path).map_err(|error| {
             alone(
                 Problem::error(format!("cannot read the config file {}: {error}", path.display()))
@@ -119,7 +119,7 @@ impl Config {
     pub fn parse(text: &str, path: &Path, secrets: Secrets) -> Result<(Self, Vec<Warning>), ConfigErrors> {
         let (root, syntax_errors) = DeTable::parse_recoverable(text);
         if !syntax_errors.is_empty() {
-            let problems = syntax_errors.iter().map(|error| explain::syntax(error.message(), error.span(), text)).collect();
+            let problems = explain::syntax(&syntax_errors, text);
             return Err(ConfigErrors::new(Source::new(path, text, &[]), problems));
         }
         let document = Document { root: root.into_inner() };

@@ -138,11 +138,14 @@ pub(super) fn read<T: DeserializeOwned>(value: &Spanned<DeValue<'_>>, name: Tabl
         let span = error.span().unwrap_or_else(|| value.span());
         let found = rest.get_ref().as_table().and_then(|table| locate(table, &span));
         let path = found.clone().unwrap_or_default();
-        let problem = explain(error.message(), &Place { span, path: &path, name }, &mut findings.suspects);
-        let is_consequence = problem.missing.as_ref().is_some_and(|key| left_out.contains(key));
+        let explained = explain(error.message(), &Place { span, path: &path, name }, &mut findings.suspects);
+        // What is missing because it was left out, or because it is there under a wrong name, is
+        // no news.
+        let is_consequence = explained.missing.as_ref().is_some_and(|key| left_out.contains(key));
         if !is_consequence {
-            findings.push(problem.problem);
+            findings.push(explained.problem);
         }
+        left_out.extend(explained.meant);
         // Without progress there is no end, and no value either.
         match found.as_deref().and_then(|path| remove(&mut rest, path)) {
             Some(key) => left_out.push(key),

@@ -22,6 +22,8 @@ pub(super) struct Explained {
     pub(super) problem: Problem,
     /// The key that is missing, if that is the problem.
     pub(super) missing: Option<String>,
+    /// The key that was probably meant, if an unknown one is the problem.
+    pub(super) meant: Option<String>,
 }
 
 /// Explains serde's `message`; adds keys that nobody knows to `suspects`.
@@ -30,11 +32,11 @@ pub(super) fn explain(message: &str, place: &Place<'_>, suspects: &mut Vec<Range
         Step::Key(key) => Some(key.as_str()),
         Step::Index(_) => None,
     });
-    let whole = |problem| Explained { problem, missing: None };
+    let whole = |problem| Explained { problem, missing: None, meant: None };
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let known = &backticked(rest)[1..];
         let unknown = backticked(rest)[0];
-        return whole(unknown_key(unknown, known, place, suspects));
+        return unknown_key(unknown, known, place, suspects);
     }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let (seen, known) = (backticked(rest)[0], &backticked(rest)[1..]);
@@ -52,44 +54,84 @@ pub(super) fn explain(message: &str, place: &Place<'_>, suspects: &mut Vec<Range
         let problem = Problem::error(format!("{header} has no `{missing}`"))
             .at(place.span.clone(), format!("this table needs `{missing}`"))
             .help(example_of(missing).map_or_else(|| format!("add `{missing} = …` to it"), |example| format!("add `{example}` to it")));
-        return Explained { problem, missing: Some(missing.to_owned()) };
+        return Explained { problem, missing: Some(missing.to_owned()), meant: None };
     }
     let key = key.unwrap_or("this table");
     if let Some(rest) = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))
         && let Some((seen, expected)) = rest.rsplit_once(", expected ")
     {
-        let seen = if is_secret(key) { seen_without_value(seen) } else { seen_in_words(seen) };
-        return whole(
-            Problem::error(format!("`{key}` cannot be {seen}")).at(place.span.clone(), format!("expected {}", expected_in_words(expected))),
-        );
+        let words = if is_secret(key) { seen_without_value(seen) } else { seen_in_words(seen) };
+        let expected = expected_in_words(expected);
+        let problem = Problem::error(format!("`{key}` cannot be {words}")).at(place.span.clone(), format!("expected {expected}"));
+        return whole(match how_to_write(key, seen, &expected) {
+            Some(help) => problem.help(help),
+            None => problem,
+        });
+    }
+    if is_secret(key) {
+        let label = "expected a text, { env = \"NAME\" } or { file = \"/path\" }";
+        return whole(Problem::error(format!("`{key}` cannot be used: {message}")).at(place.span.clone(), label).help("keep one of them"));
     }
     whole(Problem::error(format!("`{key}` cannot be used: {message}")).at(place.span.clone(), "at this setting"))
 }
 
-/// Explains an error of the TOML parser in `text`.
-pub(super) fn syntax(message: &str, span: Option<Range<usize>>, text: &str) -> Problem {
-    let span = span.unwrap_or(text.len()..text.len());
-    let (what, expected) = message.split_once(", expected ").unwrap_or((message, ""));
-    let label = if expected.is_empty() { "here".to_owned() } else { format!("expected {expected}") };
-    let problem = Problem::error(format!("this is not TOML: {what}")).at(span, label);
-    match what {
-        "duplicate key" => problem.help("remove one of the two; a table's header may stand only once"),
-        _ => problem.help("text stands in \"quotes\", lists in [brackets], and each setting on a line of its own"),
+/// Explains what the TOML parser found in `text`.
+pub(super) fn syntax(errors: &[toml::de::Error], text: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut last_line = None;
+    let mut repeated_table = None;
+    let mut errors: Vec<_> = errors.iter().map(|error| (error.span().unwrap_or(text.len()..text.len()), error)).collect();
+    errors.sort_by_key(|(span, _)| span.start);
+    for (span, error) in errors {
+        let line_start = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+        let (what, expected) = error.message().split_once(", expected ").unwrap_or((error.message(), ""));
+        let is_repeated = what == "duplicate key";
+        // What follows on the same line, or in a table that stands twice, is a consequence.
+        let is_consequence = last_line == Some(line_start)
+            || is_repeated && repeated_table.is_some_and(|header: usize| !text[header..line_start].contains("\n["));
+        last_line = Some(line_start);
+        if is_consequence {
+            continue;
+        }
+        if is_repeated && text[line_start..].trim_start().starts_with('[') {
+            repeated_table = Some(line_start + 1);
+        }
+        problems.push(syntax_problem(what, expected, span));
     }
+    problems
 }
 
-fn unknown_key(unknown: &str, known: &[&str], place: &Place<'_>, suspects: &mut Vec<Range<usize>>) -> Problem {
-    let header = place.name.header(place.path.split_last().map_or(&[], |(_, before)| before));
+fn syntax_problem(what: &str, expected: &str, span: Range<usize>) -> Problem {
+    let general = "text stands in \"quotes\", lists in [brackets], and each setting on a line of its own";
+    let (what, label, help) = match what {
+        "duplicate key" => ("this stands here twice".to_owned(), "it is further up as well".to_owned(), "remove one of the two"),
+        "string values must be quoted" => ("this is not TOML: text needs quotes".to_owned(), "expected \"…\"".to_owned(), general),
+        "key with no value" => (format!("this is not TOML: {what}"), format!("expected {expected}"), "write it as key = value"),
+        "invalid basic string" => ("this is not TOML: the text has no end".to_owned(), format!("expected {expected}"), general),
+        _ if expected.is_empty() => (format!("this is not TOML: {what}"), "here".to_owned(), general),
+        _ => (format!("this is not TOML: {what}"), format!("expected {expected}"), general),
+    };
+    Problem::error(what).at(span, label).help(help)
+}
+
+fn unknown_key(unknown: &str, known: &[&str], place: &Place<'_>, suspects: &mut Vec<Range<usize>>) -> Explained {
+    let table = match place.path {
+        [before @ .., Step::Key(last)] if last == unknown => place.name.header(before),
+        // A value that reads its own table, such as a secret, gives its own place.
+        [.., Step::Key(last)] => format!("`{last}`"),
+        path => place.name.header(path),
+    };
     let near = nearest(unknown, known.iter().copied());
-    if near.is_none_or(is_secret) {
+    if place.name.base == "provider" && near.is_none_or(is_secret) {
         suspects.push(place.span.clone());
     }
-    let problem = Problem::error(format!("unknown key `{unknown}` in {header}")).at(place.span.clone(), "not a setting of this table");
+    let problem = Problem::error(format!("unknown key `{unknown}` in {table}")).at(place.span.clone(), "not a setting of this table");
     let problem = if known.is_empty() { problem } else { problem.note(format!("its settings are {}", all_of(known))) };
-    match near {
+    let problem = match near {
         Some(near) => problem.help(format!("did you mean `{near}`?")),
         None => problem.help("remove it, or correct its name"),
-    }
+    };
+    Explained { problem, missing: None, meant: near.map(str::to_owned) }
 }
 
 /// The known word that `word` is most likely meant to be.
@@ -170,6 +212,22 @@ fn expected_in_words(expected: &str) -> String {
         _ => expected,
     };
     words.to_owned()
+}
+
+/// How to write a value that only has the wrong form.
+fn how_to_write(key: &str, seen: &str, expected: &str) -> Option<String> {
+    let text = seen.strip_prefix("string \"").and_then(|seen| seen.strip_suffix('"'));
+    match (text, expected) {
+        _ if is_secret(key) => None,
+        (Some(text), _) if expected.contains("number") && text.parse::<i64>().is_ok() => Some(format!("without quotes: {key} = {text}")),
+        (Some("yes" | "on" | "true" | "1"), "true or false") => Some(format!("write {key} = true")),
+        (Some("no" | "off" | "false" | "0"), "true or false") => Some(format!("write {key} = false")),
+        (Some(text), "a list in [brackets]") => Some(format!("write {key} = [\"{text}\"]")),
+        (None, _) if expected.contains(" such as \"") && seen.starts_with("integer") => {
+            Some("write it in quotes, with its unit".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// How a setting that is missing may look.

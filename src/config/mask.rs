@@ -85,18 +85,20 @@ struct Scanner<'a> {
 impl Scanner<'_> {
     fn run(mut self) -> Vec<Range<usize>> {
         let mut key_from = 0;
+        self.without_equals();
         while let Some(byte) = self.byte(self.at) {
             match byte {
                 // A commented-out setting is hidden as well, so comments are scanned like the rest.
                 b'\n' | b'{' | b',' | b'#' => {
                     self.at += 1;
                     key_from = self.at;
+                    self.without_equals();
                 }
                 b'=' => {
                     let is_secret = self.is_secret_key(key_from..self.at);
                     self.at += 1;
                     self.skip_blanks();
-                    let value = self.value();
+                    let value = self.value(is_secret);
                     let pasted_key = self.text[value.clone()].contains("PRIVATE KEY");
                     let hidden = if pasted_key { Some(value.clone()) } else { self.hidden_part(value.clone()) };
                     if is_secret || pasted_key {
@@ -113,6 +115,23 @@ impl Scanner<'_> {
             }
         }
         self.edits
+    }
+
+    /// Hides the rest of a line such as `password: "hunter2"`, whose `=` is missing.
+    fn without_equals(&mut self) {
+        let start = self.at;
+        let line = self.text[start..].split('\n').next().unwrap_or_default();
+        let is_key = |c: char| c.is_alphanumeric() || "_-.\"'".contains(c);
+        let blanks = line.len() - line.trim_start().len();
+        let word_end = line[blanks..].find(|c| !is_key(c)).map_or(line.len(), |end| blanks + end);
+        let rest = line[word_end..].trim();
+        if rest.is_empty() || rest.starts_with(['=', ',', ']', '}', '#']) || !self.is_secret_key(start..start + word_end) {
+            return;
+        }
+        let from = start + line.len() - line[word_end..].trim_start().len();
+        let to = start + line.trim_end().len();
+        self.edits.push(from..to);
+        self.at = to;
     }
 
     fn byte(&self, at: usize) -> Option<u8> {
@@ -132,8 +151,8 @@ impl Scanner<'_> {
     }
 
     /// The value that starts here. What is not closed ends with its line, so that the lines after it
-    /// are still looked at.
-    fn value(&self) -> Range<usize> {
+    /// are still looked at; but a secret that may go on over lines is hidden to the end.
+    fn value(&self, is_secret: bool) -> Range<usize> {
         let start = self.at;
         let rest = &self.text[start..];
         let line_end = start + rest.find('\n').unwrap_or(rest.len());
@@ -147,6 +166,10 @@ impl Scanner<'_> {
             Some(b'[') => closed_by("]", 1),
             _ => None,
         };
+        let goes_on = ["\"\"\"", "'''", "["].iter().any(|open| rest.starts_with(open));
+        if end.is_none() && is_secret && goes_on {
+            return start..self.text.len();
+        }
         start..end.unwrap_or(start + self.text[start..line_end].trim_end().len())
     }
 
@@ -202,6 +225,9 @@ mod tests {
             ("\"api_key\" = \"hunter2\"", "\"api_key\" = \"***\""),
             ("a = { host = \"h\", password = \"hunter2\", port = 1 }", "a = { host = \"h\", password = \"***\", port = 1 }"),
             ("password = \"\"\"\nhunter2\n\"\"\"\nx = 1", "password = \"\"\"***\"\"\"\nx = 1"),
+            ("password: \"hunter2\"", "password***"),
+            ("a = 1\npassword \"hunter2\"\nb = 2", "a = 1\npassword ***\nb = 2"),
+            ("password = \"\"\"\nhunter2\nx = 1\n", "password = \"\"\"***"),
             ("password = hunter2", "password = ***"),
             ("password = \"hunter2\nhost = \"h\"", "password = \"***\nhost = \"h\""),
             ("password = [\n  \"hunter2\",\n]", "password = ***"),

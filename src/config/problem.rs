@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use super::mask::Masked;
 
@@ -93,7 +93,9 @@ impl Source {
                 });
                 title.element(Snippet::source(self.text.text()).path(self.path.as_str()).annotation(primary).annotations(context))
             }
-            None => Group::with_title(title),
+            // Of a file that could not be read, the title says all.
+            None if self.path.is_empty() => Group::with_title(title),
+            None => Group::with_title(title).element(Origin::path(self.path.as_str())),
         };
         for note in &problem.notes {
             group = group.element(Level::NOTE.message(note.as_str()));

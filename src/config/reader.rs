@@ -87,18 +87,25 @@ pub(super) fn read_file(document: &Document<'_>, findings: &mut Findings) -> Fil
                     .help("remove it"),
             ),
             unknown => {
-                let problem = Problem::error(format!("unknown section `{unknown}`"))
-                    .at(key.span(), "not a section of this file")
-                    .note(format!("the sections are {}", all_of(SECTIONS)));
+                let problem = unknown_section(unknown, value.get_ref().is_table()).at(key.span(), "not a section of this file");
                 findings.suspects.push(key.span());
-                findings.push(match nearest(unknown, SECTIONS.iter().copied()) {
-                    Some(near) => problem.help(format!("did you mean `{near}`?")),
-                    None => problem.help("remove it, or put it into the section that it belongs to"),
-                });
+                findings.push(problem);
             }
         }
     }
     file
+}
+
+fn unknown_section(unknown: &str, is_table: bool) -> Problem {
+    if !is_table {
+        let help = "put it below the `[section]` that it belongs to, or remove it";
+        return Problem::error(format!("`{unknown}` stands outside of every section")).help(help);
+    }
+    let problem = Problem::error(format!("unknown section `{unknown}`")).note(format!("the sections are {}", all_of(SECTIONS)));
+    match nearest(unknown, SECTIONS.iter().copied()) {
+        Some(near) => problem.help(format!("did you mean `{near}`?")),
+        None => problem.help("remove it, or correct its name"),
+    }
 }
 
 fn section<T: DeserializeOwned + Default>(name: &str, value: &Spanned<DeValue<'_>>, findings: &mut Findings) -> T {

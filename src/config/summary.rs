@@ -30,7 +30,7 @@ pub fn summary(config: &Config) -> String {
     let _ = writeln!(text, "\nproviders");
     let width = config.providers.iter().map(|provider| provider.name.as_str().len()).max().unwrap_or(0);
     for provider in &config.providers {
-        let _ = writeln!(text, "  {:<width$}  {}; {}", provider.name, provider.destination, limits(&provider.limits));
+        let _ = writeln!(text, "  {:<width$}  {}; {}", provider.name.as_str(), provider.destination, limits(&provider.limits));
     }
 
     let _ = writeln!(text, "\nroutes, the first match wins");
@@ -51,10 +51,11 @@ pub fn summary(config: &Config) -> String {
         let _ = writeln!(text, "  any other: {}", sending.default.map_or_else(|| "no limit".to_owned(), |rate| rate.to_string()));
     }
 
+    let _ = writeln!(text);
     let mut line = |what: &str, value: String| {
         let _ = writeln!(text, "{what:<12} {value}");
     };
-    line("\nqueue", schedule(config));
+    line("queue", schedule(config));
     let failover = &config.failover;
     let (after, max) = (Span(failover.probe_after), Span(failover.probe_max));
     line("failover", format!("after {} faults in a row; first probe after {after}, then up to {max} apart", failover.trip_after));
@@ -140,8 +141,8 @@ fn conditions(when: &When) -> String {
         all.push(format!("to {}", list(&when.recipient_domains)));
     }
     match when.null_sender {
-        Some(true) => all.push("with the null sender".to_owned()),
-        Some(false) => all.push("with a sender".to_owned()),
+        Some(true) => all.push("from the null sender".to_owned()),
+        Some(false) => all.push("not from the null sender".to_owned()),
         None => {}
     }
     if all.is_empty() { "all mail".to_owned() } else { all.join(", and ") }

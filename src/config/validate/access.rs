@@ -77,7 +77,7 @@ impl Checker<'_, '_> {
             }
         }
         // Two halves are a whole: what is refused as one network is refused in pieces, too.
-        if self.findings.problems.len() == before
+        if self.findings.problems[before..].iter().all(|problem| problem.is_warning)
             && let Some(problem) = IpNet::aggregate(&networks).into_iter().find_map(|network| judge(&network.to_string(), network))
             && !problem.is_warning
         {
@@ -89,19 +89,19 @@ impl Checker<'_, '_> {
 }
 
 /// Reads a network or a single address; IPv4 in IPv6 clothes becomes IPv4.
-fn parse_network(text: &str) -> Result<IpNet, Problem> {
-    let unclear = || Problem::error(format!("\"{text}\" is no network"));
+fn parse_network(text: &str) -> Result<IpNet, Box<Problem>> {
+    let unclear = |help: &str| Box::new(Problem::error(format!("\"{text}\" is no network")).help(help));
     let network = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address.to_canonical()),
         Err(_) if !text.contains('/') => {
-            return Err(unclear().help("names are not looked up here; write the address, or the network as address/bits"));
+            return Err(unclear("names are not looked up here; write the address, or the network as address/bits"));
         }
-        Err(_) => text.parse::<IpNet>().map_err(|_| unclear().help("write it as address/bits"))?,
+        Err(_) => text.parse::<IpNet>().map_err(|_| unclear("write it as address/bits"))?,
     };
     if network.addr() != network.network() {
         let (one, all) = (IpNet::from(network.addr()), network.trunc());
-        return Err(Problem::error(format!("\"{text}\" is neither one address nor a network"))
-            .help(format!("write \"{all}\" for the whole network, or \"{one}\" for the one address")));
+        let problem = Problem::error(format!("\"{text}\" is neither one address nor a network"));
+        return Err(Box::new(problem.help(format!("write \"{all}\" for the whole network, or \"{one}\" for the one address"))));
     }
     Ok(unmapped(network))
 }
@@ -126,12 +126,14 @@ fn judge(text: &str, network: IpNet) -> Option<Problem> {
         IpNet::V6(v6) if is_private_v6(v6) => return None,
         IpNet::V6(v6) => {
             let bits = v6.prefix_len();
-            // Behind NAT64 (RFC 6052), IPv4 as a whole is one /96.
-            let translated = Ipv6Net::new_assert([0x64, 0xff9b, 0, 0, 0, 0, 0, 0].into(), 96);
-            (
-                bits < SHORTEST_PUBLIC.1 || v6.contains(&translated) || translated.contains(&v6) && bits < 96 + SHORTEST_PUBLIC.0,
-                bits < SHORTEST_USUAL.1,
-            )
+            // Behind NAT64 (RFC 6052), and on a socket for both families (RFC 4291 section 2.5.5.2),
+            // IPv4 as a whole is one /96.
+            let all_of_v4 = [
+                Ipv6Net::new_assert([0x64, 0xff9b, 0, 0, 0, 0, 0, 0].into(), 96),
+                Ipv6Net::new_assert(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 96),
+            ];
+            let reaches_v4 = |all: &Ipv6Net| v6.contains(all) || all.contains(&v6) && bits < 96 + SHORTEST_PUBLIC.0;
+            (bits < SHORTEST_PUBLIC.1 || all_of_v4.iter().any(reaches_v4), bits < SHORTEST_USUAL.1)
         }
     };
     let help = "list the networks of your own machines, as in \"10.0.0.0/8\" or \"192.0.2.25\"";

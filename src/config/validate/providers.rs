@@ -34,7 +34,8 @@ impl Checker<'_, '_> {
             }
             checked.push((provider, config));
         }
-        if providers.is_empty() {
+        // A provider that could not be read was reported already.
+        if providers.is_empty() && self.findings.problems.iter().all(|problem| problem.is_warning) {
             self.push(
                 Problem::error("there is no provider, so mail could go nowhere")
                     .help("add one, as in\n[provider.smarthost.office]\nhost = \"smtp.example.net\""),

@@ -136,8 +136,9 @@ impl Checker<'_, '_> {
     }
 
     fn unused(&mut self, routes: &[Option<file::Route>], providers: &[Provider], known: &[String]) {
-        if routes.iter().any(Option::is_none) {
-            // A route that could not be read may name it.
+        // A route that is in error may have been meant to name it.
+        let is_sound = |route: &file::Route| !route.providers.is_empty() && route.providers.iter().all(|name| known.contains(name));
+        if !routes.iter().all(|route| route.as_ref().is_some_and(is_sound)) {
             return;
         }
         for (provider, name) in providers.iter().zip(known) {

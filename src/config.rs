@@ -170,7 +170,11 @@ impl ProviderConfig {
 
     fn explain(&self, error: &SettingsError) -> Problem {
         let place = |key: &str| self.places.iter().find(|(name, _)| name == key).map(|(_, span)| span.clone());
-        let span = place(error.key).or_else(|| place("")).unwrap_or_default();
-        Problem::error(format!("`{}` cannot work: {}", self.name, error.message)).at(span, "this setting")
+        let problem = Problem::error(format!("`{}` cannot work: {}", self.name, error.message));
+        match (place(error.key), place("")) {
+            (Some(span), _) if !error.key.is_empty() => problem.at(span, format!("`{}` is at fault", error.key)),
+            (_, Some(header)) => problem.at(header, "this provider"),
+            _ => problem,
+        }
     }
 }

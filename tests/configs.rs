@@ -2,13 +2,14 @@
 //!
 //! `UPDATE_EXPECTED=1 cargo test --test configs` writes the messages anew; read each before it is committed.
 
-#![allow(clippy::unwrap_used, reason = "a helper of a test may end the test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test may end the test")]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use postrider::config::{Config, Secrets, summary, summary_json};
+use postrider_providers::registry::Context;
 
 /// Certificates for the files that name some, made anew; the tests run in their folder, so that
 /// messages do not depend on where that is.
@@ -76,8 +77,18 @@ fn each_doubtful_file_gets_its_warnings() {
 }
 
 #[test]
+fn each_provider_that_cannot_work_is_drawn_at_its_setting() {
+    let context = Context::new("relay.example").unwrap();
+    compare("tests/configs/unusable", 3, |text, name| {
+        let (config, _) =
+            Config::parse(text, name, Secrets::Read).unwrap_or_else(|errors| panic!("{} was refused:\n{errors}", name.display()));
+        config.connect(&context).expect_err("a provider that cannot work").to_string()
+    });
+}
+
+#[test]
 fn every_expected_text_belongs_to_a_file() {
-    for folder in ["tests/configs/bad", "tests/configs/doubtful"] {
+    for folder in ["tests/configs/bad", "tests/configs/doubtful", "tests/configs/unusable"] {
         for expected in files(folder, "expected") {
             assert!(expected.with_extension("toml").exists(), "{} is left over", expected.display());
         }
@@ -130,6 +141,7 @@ fn the_full_sample_writes_down_the_defaults() {
         "bare_newline",
         "ca_file",
         "idle_timeout",
+        "max_messages_per_connection",
         "session_token",
         "directory",
         "when",

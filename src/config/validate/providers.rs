@@ -109,11 +109,15 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// Where the table and each of its keys are, for errors that show up when it is connected.
+    /// Where the table and each of its settings are (`timeouts.connect` in a table of its own), for errors that show up when it is connected.
     fn places(&self, provider: &Provider) -> Vec<(String, std::ops::Range<usize>)> {
         let mut places = vec![(String::new(), self.document.key(&provider_path(provider)))];
         if let Some(DeValue::Table(table)) = self.table(provider).map(Spanned::get_ref) {
-            places.extend(table.iter().map(|(key, value)| (key.get_ref().to_string(), value.span())));
+            for (key, value) in table {
+                places.push((key.get_ref().to_string(), value.span()));
+                let inner = value.get_ref().as_table().into_iter().flatten();
+                places.extend(inner.map(|(inner, value)| (format!("{}.{}", key.get_ref(), inner.get_ref()), value.span())));
+            }
         }
         places
     }

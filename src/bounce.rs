@@ -39,12 +39,25 @@ pub async fn compose(message: &Message, failed: &[Failed<'_>], hostname: &str, n
     Some(Message {
         id,
         received: now,
-        envelope: Envelope { reverse_path: ReversePath::Null, recipients: vec![Recipient { address: sender.clone() }], body_type, smtputf8 },
+        envelope: Envelope {
+            reverse_path: ReversePath::Null,
+            recipients: vec![Recipient { address: sender.clone() }],
+            body_type,
+            smtputf8,
+        },
         body: Body::Inline(Bytes::from(text)),
     })
 }
 
-fn render(message: &Message, sender: &Address, failed: &[Failed<'_>], hostname: &str, id: MessageId, now: SystemTime, header: &str) -> String {
+fn render(
+    message: &Message,
+    sender: &Address,
+    failed: &[Failed<'_>],
+    hostname: &str,
+    id: MessageId,
+    now: SystemTime,
+    header: &str,
+) -> String {
     let date = |time: SystemTime| OffsetDateTime::from(time).format(&Rfc2822).unwrap_or_default();
     let boundary = format!("=_postrider_{id}");
     let mut text = String::new();
@@ -132,8 +145,16 @@ mod tests {
     async fn the_notification_names_each_recipient_with_status_and_words_and_returns_the_header_only() {
         let message = message(ReversePath::Mailbox("app@erp.example".parse().unwrap()));
         let failed = [
-            Failed { recipient: &message.envelope.recipients[0], diagnostic: Diagnostic::reply("RCPT", 550, "5.1.1 no such\r\nuser"), expired: false },
-            Failed { recipient: &message.envelope.recipients[1], diagnostic: Diagnostic::during("connect", "connection refused"), expired: true },
+            Failed {
+                recipient: &message.envelope.recipients[0],
+                diagnostic: Diagnostic::reply("RCPT", 550, "5.1.1 no such\r\nuser"),
+                expired: false,
+            },
+            Failed {
+                recipient: &message.envelope.recipients[1],
+                diagnostic: Diagnostic::during("connect", "connection refused"),
+                expired: true,
+            },
         ];
         let notification = compose(&message, &failed, "relay.example", SystemTime::UNIX_EPOCH).await.unwrap();
         assert_eq!(notification.envelope.reverse_path, ReversePath::Null);

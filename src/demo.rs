@@ -91,7 +91,10 @@ async fn show(options: &Options, directory: &Path) -> Result<Tally, Error> {
     let address = *gateway.addresses().first().ok_or("the gateway has no listener")?;
 
     Screen::plain("Postrider takes mail by SMTP, makes it durable, and hands it to the first provider that can take it.\n");
-    Screen::plain(&format!("  applications ──SMTP──> postrider on {address} ──> smarthost.office, a sandbox SMTP server on {}", office.address()));
+    Screen::plain(&format!(
+        "  applications ──SMTP──> postrider on {address} ──> smarthost.office, a sandbox SMTP server on {}",
+        office.address()
+    ));
     Screen::plain(&format!("                                      else ──> ses.backup, a sandbox Amazon SES on {}", ses.address()));
     Screen::plain("        mail for staging.example to a folder ──> capture.staging\n");
 

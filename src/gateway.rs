@@ -88,7 +88,7 @@ impl Gateway<SqliteSpool> {
         // What can be wrong with the config comes first, before anything on disk is touched.
         let context = Context::new(&config.server.hostname)?;
         let connected = config.connect(&context)?;
-        let settings = sqlite::Settings { data_dir: config.server.data_dir.clone(), inline_max: config.queue.inline_max };
+        let settings = sqlite::Settings { inline_max: config.queue.inline_max, ..sqlite::Settings::new(&config.server.data_dir) };
         let (spool, recovered) = SqliteSpool::open(settings).await?;
         queue::report(&recovered);
         Self::start_with(config, spool, connected, Clock::system()).await
@@ -111,7 +111,12 @@ impl<S: Spool> Gateway<S> {
 
         let mut endpoints = Vec::new();
         for connected in connected {
-            let limits = config.providers.iter().find(|provider| provider.name == connected.name).map(|provider| provider.limits.clone()).unwrap_or_default();
+            let limits = config
+                .providers
+                .iter()
+                .find(|provider| provider.name == connected.name)
+                .map(|provider| provider.limits.clone())
+                .unwrap_or_default();
             let concurrency = limits.concurrency.map_or(connected.default_concurrency, |concurrency| concurrency as usize);
             let limits = ProviderLimits::restore(&connected.name, &limits, &queue).await?;
             endpoints.push(Endpoint { connected, limits, concurrency });

@@ -34,7 +34,8 @@ impl Router {
 
 /// All conditions given must hold; each list holds when one of its entries does.
 fn matches(when: &When, from: &ReversePath, to: &Address) -> bool {
-    let sender = when.sender_domains.is_empty() || from.domain().is_some_and(|domain| when.sender_domains.iter().any(|pattern| pattern.matches(domain)));
+    let sender = when.sender_domains.is_empty()
+        || from.domain().is_some_and(|domain| when.sender_domains.iter().any(|pattern| pattern.matches(domain)));
     let recipient = when.recipient_domains.is_empty() || when.recipient_domains.iter().any(|pattern| pattern.matches(to.domain()));
     let null_sender = when.null_sender.is_none_or(|wanted| wanted == (*from == ReversePath::Null));
     sender && recipient && null_sender

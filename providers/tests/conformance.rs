@@ -1,5 +1,7 @@
 //! Every kind of provider passes the behaviour suite.
 
+#![allow(clippy::unwrap_used, reason = "what does not work here fails the test")]
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;

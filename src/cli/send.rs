@@ -45,7 +45,9 @@ pub(crate) struct Options {
 fn reverse_path(text: &str) -> Result<ReversePath, String> {
     match text {
         "" | "<>" => Ok(ReversePath::Null),
-        address => address.parse().map(ReversePath::Mailbox).map_err(|error: postrider_providers::contract::AddressError| error.to_string()),
+        address => {
+            address.parse().map(ReversePath::Mailbox).map_err(|error: postrider_providers::contract::AddressError| error.to_string())
+        }
     }
 }
 
@@ -62,13 +64,11 @@ pub(super) async fn run(options: &Options) -> Exit {
     let recipients: Arc<[RecipientIndex]> = (0u32..).take(options.to.len()).map(RecipientIndex).collect();
     let hostname = gethostname::gethostname().to_string_lossy().into_owned();
     // The way out to a smart host is the SMTP client that the gateway has.
-    let connected = Context::new(&hostname)
-        .map_err(|error| error.to_string())
-        .and_then(|context| {
-            let settings = serde_json::json!({ "host": host, "port": port, "tls": "off" });
-            let settings: smarthost::Config = serde_json::from_value(settings).map_err(|error| error.to_string())?;
-            settings.connect(ProviderName::new("smarthost", "send"), &context).map_err(|error| error.to_string())
-        });
+    let connected = Context::new(&hostname).map_err(|error| error.to_string()).and_then(|context| {
+        let settings = serde_json::json!({ "host": host, "port": port, "tls": "off" });
+        let settings: smarthost::Config = serde_json::from_value(settings).map_err(|error| error.to_string())?;
+        settings.connect(ProviderName::new("smarthost", "send"), &context).map_err(|error| error.to_string())
+    });
     let provider = match connected {
         Ok(connected) => connected.provider,
         Err(error) => return fail(Exit::Unavailable, &error),

@@ -57,7 +57,8 @@ impl Screen {
                 let before = self.last_rows.iter().find(|last| last.name == row.name).map_or(0, |last| last.count);
                 let taking = if row.count > before { "<- taking mail" } else { "" };
                 // Writing to a String cannot fail.
-                let _ = writeln!(picture, "  {:<17} {} {:>5}  circuit {:<9} {taking}", row.name, bar(row.count, total), row.count, row.circuit);
+                let _ =
+                    writeln!(picture, "  {:<17} {} {:>5}  circuit {:<9} {taking}", row.name, bar(row.count, total), row.count, row.circuit);
             }
             let erase = self.erase();
             self.drawn = picture.lines().count();

@@ -17,12 +17,17 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new(accepted: &[String], office: &SandboxSmarthost, ses: &SandboxSes, captured: &Path) -> std::io::Result<Self> {
-        let of = |received: Vec<crate::sandbox::Received>| received.iter().filter_map(crate::sandbox::Received::message_id).collect::<Vec<_>>();
+        let of =
+            |received: Vec<crate::sandbox::Received>| received.iter().filter_map(crate::sandbox::Received::message_id).collect::<Vec<_>>();
         let mut in_files = Vec::new();
         for path in captured_files(captured) {
             in_files.extend(message_id(&std::fs::read_to_string(path)?));
         }
-        let by_provider = [("smarthost.office", of(office.recorder().received())), ("ses.backup", of(ses.recorder().received())), ("capture.staging", in_files)];
+        let by_provider = [
+            ("smarthost.office", of(office.recorder().received())),
+            ("ses.backup", of(ses.recorder().received())),
+            ("capture.staging", in_files),
+        ];
         let mut copies: HashMap<&str, usize> = accepted.iter().map(|id| (id.as_str(), 0)).collect();
         for id in by_provider.iter().flat_map(|(_, ids)| ids) {
             *copies.entry(id).or_default() += 1;
@@ -58,7 +63,11 @@ pub(super) fn captured_files(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
     };
-    entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "eml")).collect()
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "eml"))
+        .collect()
 }
 
 fn message_id(text: &str) -> Option<String> {

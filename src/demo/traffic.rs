@@ -88,7 +88,9 @@ impl Traffic {
         }
         stream.write_all(b"DATA\r\n").await?;
         expect(&mut stream, b'3').await?;
-        let content = format!("From: <{from}>\r\nTo: <{to}>\r\nSubject: {subject}\r\nMessage-ID: {message_id}\r\n\r\nMessage {number} of the demo.\r\n.\r\n");
+        let content = format!(
+            "From: <{from}>\r\nTo: <{to}>\r\nSubject: {subject}\r\nMessage-ID: {message_id}\r\n\r\nMessage {number} of the demo.\r\n.\r\n"
+        );
         stream.write_all(content.as_bytes()).await?;
         expect(&mut stream, b'2').await?;
         self.accepted.lock().push(message_id);

@@ -240,7 +240,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn faults_in_a_row_open_it_and_a_success_between_them_does_not() {
         let circuit = circuit();
-        for signal in [BreakerSignal::Fault, BreakerSignal::Fault, BreakerSignal::Success, BreakerSignal::Fault, BreakerSignal::Neutral, BreakerSignal::Fault] {
+        for signal in [
+            BreakerSignal::Fault,
+            BreakerSignal::Fault,
+            BreakerSignal::Success,
+            BreakerSignal::Fault,
+            BreakerSignal::Neutral,
+            BreakerSignal::Fault,
+        ] {
             send(&circuit, signal);
         }
         assert_eq!(circuit.state(), CircuitState::Closed { faults: 2 }, "a neutral answer neither counts nor heals");

@@ -45,7 +45,11 @@ struct Permit {
 
 impl ConcurrencyLayer {
     pub(super) fn new(name: &ProviderName, limit: usize, freed: impl Fn(&WaitReason) + Send + Sync + 'static) -> Self {
-        Self { reason: WaitReason::new(format!("concurrency of {name}")), permits: Arc::new(Semaphore::new(limit.max(1))), freed: Arc::new(freed) }
+        Self {
+            reason: WaitReason::new(format!("concurrency of {name}")),
+            permits: Arc::new(Semaphore::new(limit.max(1))),
+            freed: Arc::new(freed),
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tower::{Service as _, ServiceExt as _};
 use tracing::{error, info};
 
-use super::transport::{Guarded, Ledger, Refusal, Try};
 use super::Dispatcher;
+use super::transport::{Guarded, Ledger, Refusal, Try};
 use crate::config::{InDoubt, Route};
 use crate::queue::{Disposition, Lease, WaitReason};
 use crate::spool::{RecipientState, Spool, SpoolError};
@@ -103,7 +103,10 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
             continue;
         }
         let Some(route) = dispatcher.router.route(&message.envelope.reverse_path, &recipient.address) else {
-            let diagnostic = Diagnostic { status: Some(EnhancedStatus(4, 4, 4)), ..Diagnostic::local("no route matches since the configuration was changed") };
+            let diagnostic = Diagnostic {
+                status: Some(EnhancedStatus(4, 4, 4)),
+                ..Diagnostic::local("no route matches since the configuration was changed")
+            };
             unroutable.push((index, Disposition::Deferred(diagnostic)));
             continue;
         };
@@ -206,7 +209,9 @@ async fn ask_one<S: Spool>(
                 continue;
             }
             // The provider broke its promise to answer by the deadline; nobody knows what it did.
-            Err(_) => postrider_providers::contract::Report::uniform(part, &Outcome::InDoubt(Diagnostic::local("no answer by the deadline"))),
+            Err(_) => {
+                postrider_providers::contract::Report::uniform(part, &Outcome::InDoubt(Diagnostic::local("no answer by the deadline")))
+            }
         };
         result.asked = true;
         let mut told = part.to_vec();
@@ -249,7 +254,10 @@ fn can_carry(capabilities: &Capabilities, message: &Message) -> Result<(), Diagn
         return Err(Diagnostic { status: Some(EnhancedStatus(5, 3, 4)), ..Diagnostic::local(text) });
     }
     if !capabilities.null_sender && envelope.reverse_path == ReversePath::Null {
-        return Err(Diagnostic { status: Some(EnhancedStatus(5, 1, 7)), ..Diagnostic::local("this provider takes no message with the null reverse-path") });
+        return Err(Diagnostic {
+            status: Some(EnhancedStatus(5, 1, 7)),
+            ..Diagnostic::local("this provider takes no message with the null reverse-path")
+        });
     }
     if !capabilities.smtputf8 && envelope.smtputf8 {
         return Err(Diagnostic { status: Some(EnhancedStatus(5, 6, 7)), ..Diagnostic::local("this provider does not carry SMTPUTF8") });

@@ -69,7 +69,9 @@ where
                         Failure::Unauthorized(_) | Failure::SenderRefused(_) => {
                             error!(message_id = %id, %provider, attempt = number, outcome, %reason, elapsed_ms, "the provider refuses our credential or this sender");
                         }
-                        Failure::Unavailable(_) => warn!(message_id = %id, %provider, attempt = number, outcome, %reason, elapsed_ms, "the provider did not take the message"),
+                        Failure::Unavailable(_) => {
+                            warn!(message_id = %id, %provider, attempt = number, outcome, %reason, elapsed_ms, "the provider did not take the message");
+                        }
                         Failure::Throttled { .. } | Failure::Unsuitable(_) | Failure::Rejected(_) => {
                             info!(message_id = %id, %provider, attempt = number, outcome, %reason, elapsed_ms, "the provider did not take the message");
                         }

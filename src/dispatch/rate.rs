@@ -127,7 +127,9 @@ pub struct ProviderLimits {
 
 /// Saves a quota's use.
 #[derive(Clone)]
-struct Store(Arc<dyn Fn(String, SystemTime) -> BoxFuture<'static, Result<(), SpoolError>> + Send + Sync>);
+struct Store(Arc<Save>);
+
+type Save = dyn Fn(String, SystemTime) -> BoxFuture<'static, Result<(), SpoolError>> + Send + Sync;
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

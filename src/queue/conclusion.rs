@@ -101,9 +101,13 @@ impl<'a> Conclusion<'a> {
         let Self { message, now, attempts, changes, failed, due } = self;
         let notification = if failed.is_empty() { None } else { bounce::compose(message, &failed, &settings.hostname, now).await };
         match &notification {
-            Some(notification) => info!(message_id = %message.id, notification = %notification.id, to = %message.envelope.reverse_path, "the sender is notified"),
+            Some(notification) => {
+                info!(message_id = %message.id, notification = %notification.id, to = %message.envelope.reverse_path, "the sender is notified");
+            }
             None if failed.is_empty() => {}
-            None => error!(message_id = %message.id, recipients = failed.len(), "undeliverable, and nobody to notify: the reverse-path is null"),
+            None => {
+                error!(message_id = %message.id, recipients = failed.len(), "undeliverable, and nobody to notify: the reverse-path is null");
+            }
         }
         Settlement { id: message.id, changes, attempts, due: due.unwrap_or(now), notification: notification.map(Arc::new) }
     }

@@ -141,7 +141,9 @@ impl<S: Spool> Drop for Lease<S> {
         let lease = Self { queue: self.queue.clone(), entry: Some(entry), begun: parking_lot::Mutex::default() };
         let lost = begun
             .into_iter()
-            .map(|(index, provider)| (index, Disposition::InDoubt { provider, diagnostic: Diagnostic::local("the attempt was cut off"), hold: false }))
+            .map(|(index, provider)| {
+                (index, Disposition::InDoubt { provider, diagnostic: Diagnostic::local("the attempt was cut off"), hold: false })
+            })
             .collect();
         runtime.spawn(lease.settle(lost, true, None));
     }

@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn waits_follow_the_schedule_and_the_last_repeats() {
-        let schedule = RetrySchedule { waits: vec![Duration::from_secs(60), Duration::from_secs(300)], expire_after: Duration::from_secs(1000) };
+        let schedule =
+            RetrySchedule { waits: vec![Duration::from_secs(60), Duration::from_secs(300)], expire_after: Duration::from_secs(1000) };
         let start = SystemTime::UNIX_EPOCH;
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(schedule.next(start, 1, at(0)), Some(at(60)));

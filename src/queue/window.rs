@@ -108,7 +108,8 @@ impl Window {
     /// A place for a message with this body, if there is one.
     pub(super) fn reserve(&self, body: &Body) -> Option<Room> {
         let room = Room::take(&self.usage, body);
-        let fits = self.usage.messages.load(Ordering::Relaxed) <= self.max_messages && self.usage.octets.load(Ordering::Relaxed) <= self.max_octets;
+        let fits = self.usage.messages.load(Ordering::Relaxed) <= self.max_messages
+            && self.usage.octets.load(Ordering::Relaxed) <= self.max_octets;
         fits.then_some(room)
     }
 

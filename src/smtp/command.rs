@@ -74,7 +74,11 @@ impl Command {
             return Err(syntax("The command is not UTF-8"));
         };
         if text.chars().any(char::is_control) {
-            return Err(CommandError(if text.contains(['\r', '\n']) { reply::LINE_ENDING } else { syntax("The command has a control character").0 }));
+            return Err(CommandError(if text.contains(['\r', '\n']) {
+                reply::LINE_ENDING
+            } else {
+                syntax("The command has a control character").0
+            }));
         }
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         let argument = rest.trim_matches(' ');
@@ -116,11 +120,7 @@ fn client_name(argument: &str) -> Result<String, CommandError> {
 fn mail(argument: &str) -> Result<MailCommand, CommandError> {
     let rest = strip_keyword(argument, "FROM:").ok_or_else(|| syntax("Expected MAIL FROM:<address>"))?;
     let (path, parameters) = path(rest, "Expected MAIL FROM:<address>")?;
-    let reverse_path = if path.is_empty() {
-        ReversePath::Null
-    } else {
-        ReversePath::Mailbox(mailbox(path, (5, 1, 7))?)
-    };
+    let reverse_path = if path.is_empty() { ReversePath::Null } else { ReversePath::Mailbox(mailbox(path, (5, 1, 7))?) };
     let mut mail = MailCommand { reverse_path, size: None, body_type: BodyType::SevenBit, smtputf8: false };
     let mut seen = Vec::new();
     for parameter in parameters {
@@ -200,7 +200,10 @@ fn path<'a>(text: &'a str, expected: &'static str) -> Result<(&'a str, impl Iter
     }
     let path = match path.split_once(':') {
         Some((route, mailbox)) if path.starts_with('@') => {
-            if route.split(',').all(|hop| hop.trim_matches(' ').strip_prefix('@').is_some_and(|host| !host.is_empty() && !host.contains('@'))) {
+            if route
+                .split(',')
+                .all(|hop| hop.trim_matches(' ').strip_prefix('@').is_some_and(|host| !host.is_empty() && !host.contains('@')))
+            {
                 mailbox
             } else {
                 return Err(syntax("The source route is not valid"));

@@ -152,7 +152,16 @@ mod tests {
     #[test]
     fn nothing_else_ends_data() {
         for smuggled in [
-            &b"\n.\n"[..], b"\n.\r\n", b"\r.\r\n", b"\r.\r", b"\r\n.\r", b"\r\n.\n", b"\r\r\n.\r\r\n", b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\r\n. \r\n",
+            &b"\n.\n"[..],
+            b"\n.\r\n",
+            b"\r.\r\n",
+            b"\r.\r",
+            b"\r\n.\r",
+            b"\r\n.\n",
+            b"\r\r\n.\r\r\n",
+            b"\r\n\0.\r\n",
+            b"\r\n.\0\r\n",
+            b"\r\n. \r\n",
         ] {
             for size in 1..=8 {
                 let input = [b"a", smuggled, b"MAIL FROM:<x@y>\r\n"].concat();

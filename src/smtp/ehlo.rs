@@ -18,10 +18,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         let settings = &self.front_end.settings;
         Reply::plain(
             250,
-            format!(
-                "{}\nPIPELINING\nSIZE {}\n8BITMIME\nENHANCEDSTATUSCODES\nSMTPUTF8\nHELP",
-                settings.hostname, settings.max_message_size
-            ),
+            format!("{}\nPIPELINING\nSIZE {}\n8BITMIME\nENHANCEDSTATUSCODES\nSMTPUTF8\nHELP", settings.hostname, settings.max_message_size),
         )
     }
 }

@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn bcc_is_removed_with_its_folded_lines_and_nothing_else_is() {
-        let input = b"Received: a\r\nBcc: x@y,\r\n z@y\r\nSubject: s\r\n t\r\nRESENT-BCC : q@y\r\nreceived:b\r\nXBcc: k\r\n\r\nBcc: body\r\n";
+        let input =
+            b"Received: a\r\nBcc: x@y,\r\n z@y\r\nSubject: s\r\n t\r\nRESENT-BCC : q@y\r\nreceived:b\r\nXBcc: k\r\n\r\nBcc: body\r\n";
         for size in [1, 2, 3, 7, 1000] {
             let (out, hops) = filter(input, size);
             assert_eq!(out, b"Received: a\r\nSubject: s\r\n t\r\nreceived:b\r\nXBcc: k\r\n\r\nBcc: body\r\n".as_slice(), "by {size}");

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::FrontEnd;
 use super::reply::{self, Reply};
 use super::session::Session;
-use super::FrontEnd;
 use crate::spool::Spool;
 
 /// The sessions of all listeners, counted in total and by client.
@@ -83,7 +83,13 @@ pub async fn serve<S: Spool>(listener: TcpListener, front_end: Arc<FrontEnd<S>>,
     tasks.wait().await;
 }
 
-async fn connection<S: Spool>(mut stream: TcpStream, client: IpAddr, front_end: Arc<FrontEnd<S>>, sessions: Arc<Sessions>, shutdown: CancellationToken) {
+async fn connection<S: Spool>(
+    mut stream: TcpStream,
+    client: IpAddr,
+    front_end: Arc<FrontEnd<S>>,
+    sessions: Arc<Sessions>,
+    shutdown: CancellationToken,
+) {
     let settings = &front_end.settings;
     let _place = match sessions.enter(client, settings.max_connections, settings.max_connections_per_client) {
         Ok(place) => place,

@@ -18,7 +18,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         if mail.size.is_some_and(|size| size > self.front_end.settings.max_message_size) {
             return reply::TOO_LARGE;
         }
-        let envelope = Envelope { reverse_path: mail.reverse_path, recipients: Vec::new(), body_type: mail.body_type, smtputf8: mail.smtputf8 };
+        let envelope =
+            Envelope { reverse_path: mail.reverse_path, recipients: Vec::new(), body_type: mail.body_type, smtputf8: mail.smtputf8 };
         self.state = State::Transaction(greeting, envelope);
         reply::SENDER_OK
     }

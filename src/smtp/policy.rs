@@ -28,7 +28,9 @@ mod tests {
     #[test]
     fn only_trusted_networks_may_relay() {
         let policy = Policy { trusted_networks: vec!["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()] };
-        for (client, expected) in [("10.1.2.3", true), ("10.2.0.1", false), ("::1", true), ("::2", false), ("::ffff:10.1.2.3", true), ("::ffff:1.1.1.1", false)] {
+        for (client, expected) in
+            [("10.1.2.3", true), ("10.2.0.1", false), ("::1", true), ("::2", false), ("::ffff:10.1.2.3", true), ("::ffff:1.1.1.1", false)]
+        {
             assert_eq!(policy.may_relay(client.parse().unwrap()), expected, "{client}");
         }
         assert!(!Policy::default().may_relay("127.0.0.1".parse().unwrap()));

@@ -8,10 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::FrontEnd;
 use super::command::{Command, CommandError};
 use super::reply::{self, Reply};
 use super::stream::{Line, Stream, StreamError};
-use super::FrontEnd;
 use crate::spool::Spool;
 
 /// One client's session.

@@ -48,6 +48,9 @@ impl Received<'_> {
             _ => String::new(),
         };
         let date = OffsetDateTime::from(self.at).format(&Rfc2822).unwrap_or_default();
-        format!("Received: from {helo} ({client})\r\n\tby {} (Postrider) with {with} id {}{recipient};\r\n\t{date}\r\n", self.hostname, self.id)
+        format!(
+            "Received: from {helo} ({client})\r\n\tby {} (Postrider) with {with} id {}{recipient};\r\n\t{date}\r\n",
+            self.hostname, self.id
+        )
     }
 }

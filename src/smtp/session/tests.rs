@@ -26,7 +26,14 @@ fn door_with(change: impl FnOnce(&mut Settings), when: When) -> Door {
     let mut settings = Settings { hostname: "relay.example".to_owned(), ..Settings::default() };
     change(&mut settings);
     let spool = MemorySpool::new();
-    let route = Route { name: "all".into(), when, providers: vec!["capture.all".into()], spill: false, in_doubt: Default::default(), per_sending_domain: None };
+    let route = Route {
+        name: "all".into(),
+        when,
+        providers: vec!["capture.all".into()],
+        spill: false,
+        in_doubt: Default::default(),
+        per_sending_domain: None,
+    };
     let front_end = Arc::new(FrontEnd {
         settings,
         policy: Policy { trusted_networks: vec!["127.0.0.0/8".parse().unwrap()] },
@@ -138,7 +145,8 @@ async fn a_client_outside_the_trusted_networks_cannot_relay() {
 #[tokio::test]
 async fn a_recipient_that_no_route_takes_is_refused_at_once() {
     let when = When { recipient_domains: vec!["d.example".parse().unwrap()], ..When::default() };
-    let replies = door_with(|_| {}, when).say("EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<c@e.example>\r\nQUIT\r\n").await;
+    let replies =
+        door_with(|_| {}, when).say("EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<c@e.example>\r\nQUIT\r\n").await;
     assert_eq!(codes(&replies), ["220", "250", "250", "250", "550", "221"]);
 }
 
@@ -158,7 +166,9 @@ async fn a_message_that_is_too_large_is_refused_at_mail_or_while_it_comes_and_th
     let door = door_with(|settings| settings.max_message_size = 100, When::default());
     let big = "x".repeat(200);
     let replies = door
-        .say(format!("EHLO x\r\nMAIL FROM:<a@b> SIZE=101\r\nMAIL FROM:<a@b> SIZE=100\r\nRCPT TO:<c@d>\r\nDATA\r\n{big}\r\n.\r\nNOOP\r\nQUIT\r\n"))
+        .say(format!(
+            "EHLO x\r\nMAIL FROM:<a@b> SIZE=101\r\nMAIL FROM:<a@b> SIZE=100\r\nRCPT TO:<c@d>\r\nDATA\r\n{big}\r\n.\r\nNOOP\r\nQUIT\r\n"
+        ))
         .await;
     assert_eq!(codes(&replies), ["220", "250", "552", "250", "250", "354", "552", "250", "221"]);
     assert_eq!(door.front_end.queue.in_window(), 0);

@@ -1,0 +1,58 @@
+//! What the integration tests share: the real program as a process, the gateway in this process, the
+//! tools of Postfix, and a small client.
+
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "what does not work here fails the test that uses it")]
+
+pub mod client;
+pub mod process;
+pub mod sink;
+
+use std::path::Path;
+
+use postrider::config::{Config, Secrets};
+use postrider::gateway::Gateway;
+use postrider::spool::sqlite::SqliteSpool;
+
+/// A gateway in this process, on a free port.
+pub async fn gateway(config: &str) -> Gateway<SqliteSpool> {
+    Gateway::start(&parse(config)).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A config that must be good.
+pub fn parse(config: &str) -> Config {
+    match Config::parse(config, Path::new("test.toml"), Secrets::Read) {
+        Ok((config, _)) => config,
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+/// `[server]` and a listener on a free port, to begin a config with.
+pub fn server(directory: &Path) -> String {
+    format!("[server]\nhostname = \"relay.example\"\ndata_dir = {directory:?}\n[[listener]]\nbind = \"127.0.0.1:0\"\n")
+}
+
+/// `[provider.smarthost.<name>]` for a port of this host. Its own options may follow.
+pub fn smarthost(name: &str, port: u16) -> String {
+    format!("[provider.smarthost.{name}]\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"off\"\n")
+}
+
+/// Waits, in a bounded time, until something that other processes bring about is the case.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "not within a minute: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// A program of Postfix or another peer, where Debian installs it.
+pub fn program(name: &str) -> std::path::PathBuf {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::iter::once(target).chain(std::env::split_paths(&path)).chain(["/usr/sbin".into(), "/sbin".into()]);
+    directories
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("`{name}` is missing; `make test` installs it, and so does tests/install.sh peers"))
+}

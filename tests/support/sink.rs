@@ -1,0 +1,98 @@
+//! Postfix's test server and generator: `smtp-sink` and `smtp-source`.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::program;
+
+/// A running `smtp-sink` that writes every transaction down.
+pub struct Sink {
+    child: Child,
+    port: u16,
+    directory: PathBuf,
+}
+
+impl Sink {
+    /// Starts it with further options, as in `["-q", "DATA"]`.
+    pub fn start(directory: &Path, options: &[&str]) -> Self {
+        Self::start_at(directory, free_port(), options)
+    }
+
+    /// Starts it on a port that was chosen before.
+    pub fn start_at(directory: &Path, port: u16, options: &[&str]) -> Self {
+        std::fs::create_dir_all(directory).unwrap();
+        let mut command = Command::new(program("smtp-sink"));
+        if std::env::var("USER").as_deref() == Ok("root") || is_root() {
+            // It refuses to run as root, and must write where it runs.
+            command.args(["-u", "nobody"]);
+            let opened = Command::new("chmod").arg("a+rwx").arg(directory).status().unwrap();
+            assert!(opened.success());
+        }
+        let child = command
+            .arg("-D")
+            .arg(directory.join("mail"))
+            .args(options)
+            .arg(format!("127.0.0.1:{port}"))
+            .arg("1000")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let sink = Self { child, port, directory: directory.to_owned() };
+        for _ in 0..500 {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return sink;
+            }
+            #[expect(clippy::disallowed_methods, reason = "waits for another process, which says nothing when it is ready")]
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("smtp-sink does not listen on port {port}");
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How often each recipient got a message.
+    pub fn copies(&self) -> HashMap<String, usize> {
+        let mut copies = HashMap::new();
+        let text = std::fs::read(self.directory.join("mail")).unwrap_or_default();
+        for line in String::from_utf8_lossy(&text).lines() {
+            if let Some(recipient) = line.strip_prefix("X-Rcpt-Args: <") {
+                let recipient = recipient.split('>').next().unwrap_or_default();
+                *copies.entry(recipient.to_owned()).or_default() += 1;
+            }
+        }
+        copies
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends `count` messages with `smtp-source`, each to a recipient of its own (`1rcpt@…`, `2rcpt@…`).
+pub async fn source(server: SocketAddr, count: usize, sessions: usize, octets: usize) {
+    let mut command = Command::new(program("smtp-source"));
+    command
+        .args(["-d", "-N", "-f", "app@corp.example", "-t", "rcpt@example.net"])
+        .args(["-m", &count.to_string(), "-s", &sessions.to_string(), "-l", &octets.to_string()])
+        .arg(server.to_string());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "smtp-source: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}

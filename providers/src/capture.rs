@@ -12,7 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::fs;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::contract::{Attempt, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Provider, ProviderName, Receipt, Report};
+use crate::contract::{
+    Attempt, BodyReader, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Provider, ProviderName, Receipt, Report,
+};
 use crate::registry::{Context, Settings, SettingsError};
 use crate::settings::LimitSettings;
 
@@ -66,13 +68,13 @@ impl Settings for Config {
 }
 
 impl Capture {
-    async fn write(&self, attempt: &Attempt) -> io::Result<PathBuf> {
+    async fn write(&self, attempt: &Attempt, body: BodyReader) -> io::Result<PathBuf> {
         fs::create_dir_all(&self.directory).await?;
         let id = attempt.message.id;
         // A name of its own for each handover, so that two at the same time stay apart.
         let scratch = self.directory.join(format!(".{id}.{}.tmp", uuid::Uuid::now_v7().simple()));
         let path = self.directory.join(format!("{id}.eml"));
-        let written = self.write_files(attempt, &scratch, &path).await;
+        let written = self.write_files(attempt, body, &scratch, &path).await;
         if written.is_err() {
             // Nothing half written stays. That this fails, too, changes nothing about the verdict.
             let _ = fs::remove_file(&scratch).await;
@@ -80,8 +82,7 @@ impl Capture {
         written.map(|()| path)
     }
 
-    async fn write_files(&self, attempt: &Attempt, scratch: &Path, path: &Path) -> io::Result<()> {
-        let mut body = attempt.message.body.open().await?;
+    async fn write_files(&self, attempt: &Attempt, mut body: BodyReader, scratch: &Path, path: &Path) -> io::Result<()> {
         let mut file = fs::File::create(scratch).await?;
         while let Some(piece) = body.chunk().await? {
             file.write_all(&piece).await?;
@@ -134,7 +135,14 @@ impl Provider for Capture {
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
-        match tokio::time::timeout_at(attempt.deadline, self.write(&attempt)).await {
+        let body = match attempt.message.body.open().await {
+            Ok(body) => body,
+            Err(error) => {
+                let diagnostic = Diagnostic::local(format!("the message cannot be read from the spool: {error}"));
+                return Ok(Report::uniform(&attempt.recipients, &Outcome::Deferred(diagnostic)));
+            }
+        };
+        match tokio::time::timeout_at(attempt.deadline, self.write(&attempt, body)).await {
             Ok(Ok(path)) => {
                 let receipt = Receipt { remote_id: None, reply: format!("written to {}", path.display()) };
                 Ok(Report::uniform(&attempt.recipients, &Outcome::Relayed(receipt)))

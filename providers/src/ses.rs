@@ -5,6 +5,7 @@
 //! checked, and is where SES sends its bounces, so it is set to the reverse-path. SES replaces Date
 //! and Message-ID, and takes 50 recipients in one call; more are split here.
 
+mod parts;
 mod transport;
 mod verdict;
 
@@ -16,13 +17,14 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_sesv2::Client;
 use aws_sdk_sesv2::config::{Credentials, SharedCredentialsProvider, StalledStreamProtectionConfig};
-use aws_sdk_sesv2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_sesv2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sesv2::primitives::Blob;
 use aws_sdk_sesv2::types::{Destination, EmailContent, RawMessage};
 use aws_smithy_runtime_api::http::Response;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use self::parts::{Part, combine, unverified_recipients};
 use self::transport::Transport;
 use self::verdict::Verdict;
 use crate::contract::{
@@ -83,12 +85,6 @@ struct Ses {
     http: reqwest::Client,
     /// Made at first use: the default chain may have to ask the network.
     client: OnceCell<Client>,
-}
-
-/// What became of one call.
-enum Part {
-    Answered(Vec<(RecipientIndex, Outcome)>),
-    Failed(Failure),
 }
 
 impl Default for Timeouts {
@@ -188,6 +184,17 @@ impl Ses {
         Client::from_conf(builder.build())
     }
 
+    /// Whether a probe that was refused has still shown what it is for. A key that may send need not
+    /// be allowed to read the account, and stand-ins for SES at another endpoint may lack that call.
+    fn is_reached<E: ProvideErrorMetadata>(&self, error: &SdkError<E, Response>) -> bool {
+        let status = error.raw_response().map(|response| response.status().as_u16());
+        match (status, error.code()) {
+            (Some(403), Some(code)) => code.starts_with("AccessDenied"),
+            (Some(404), None) => self.config.endpoint.is_some(),
+            _ => false,
+        }
+    }
+
     fn patience(&self, deadline: Option<Instant>) -> Patience {
         Patience { connect: self.config.timeouts.connect.0, answer: self.config.timeouts.answer.0, deadline }
     }
@@ -244,7 +251,7 @@ fn judge<E: ProvideErrorMetadata + std::error::Error + 'static>(
     during: &'static str,
 ) -> (Verdict, Diagnostic) {
     let Some(response) = error.raw_response() else {
-        let text = DisplayErrorContext(error).to_string();
+        let text = chain(error);
         // The chain of credential providers is asked before anything is sent, and its errors come
         // without a type of their own.
         let verdict = match all_sent {
@@ -252,7 +259,7 @@ fn judge<E: ProvideErrorMetadata + std::error::Error + 'static>(
             false if text.contains("redential") => Verdict::Unauthorized,
             false => Verdict::Unavailable,
         };
-        return (verdict, Diagnostic::during(during, brief(&text)));
+        return (verdict, Diagnostic::during(during, text));
     };
     let status = response.status().as_u16();
     let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
@@ -268,61 +275,11 @@ fn judge<E: ProvideErrorMetadata + std::error::Error + 'static>(
     (verdict, Diagnostic { code: Some(status), ..Diagnostic::during(during, text) })
 }
 
-/// The SDK's description of an error without its debug form, which may be pages long.
-fn brief(text: &str) -> String {
-    let end = text.find(" (").unwrap_or(text.len()).max(20).min(text.len());
-    match text.char_indices().map(|(at, _)| at).find(|&at| at >= end) {
-        Some(at) => text[..at].to_owned(),
-        None => text.to_owned(),
-    }
-}
-
-/// In the sandbox, SES refuses a message for recipients that are not verified. Those are refused for
-/// good, and the others wait, to be sent without them. `None` when it is about the sender.
-fn unverified_recipients(
-    attempt: &Attempt,
-    part: &[(RecipientIndex, &str)],
-    diagnostic: &Diagnostic,
-) -> Option<Vec<(RecipientIndex, Outcome)>> {
-    let listed = verdict::unverified(&diagnostic.text);
-    let sender = attempt.message.envelope.reverse_path.as_str();
-    let is_recipient = |identity: &&str| part.iter().any(|(_, address)| address.eq_ignore_ascii_case(identity));
-    if listed.is_empty() || !listed.iter().all(|identity| is_recipient(identity) && !identity.eq_ignore_ascii_case(sender)) {
-        return None;
-    }
-    let refused = |address: &str| listed.iter().any(|identity| identity.eq_ignore_ascii_case(address));
-    let outcome = |address: &str| match refused(address) {
-        true => Outcome::Bounced(diagnostic.clone()),
-        false => Outcome::Deferred(diagnostic.clone()),
-    };
-    Some(part.iter().map(|(index, address)| (*index, outcome(address))).collect())
-}
-
-/// One answer from those of all parts, and from the recipients that were not asked about any more.
-fn combine(parts: Vec<(Vec<RecipientIndex>, Part)>, unasked: &[RecipientIndex]) -> Delivery {
-    let nothing_else = parts.iter().all(|(_, part)| matches!(part, Part::Failed(Failure::Rejected(_)))) || parts.len() == 1;
-    if nothing_else && let Some((_, Part::Failed(failure))) = parts.first() {
-        return Err(failure.clone());
-    }
-    let mut outcomes = Vec::new();
-    let mut waiting = Diagnostic::local("another part of this message failed before");
-    for (recipients, part) in parts {
-        match part {
-            Part::Answered(answered) => outcomes.extend(answered),
-            // Something was said about other recipients, so this is told by recipient, too.
-            Part::Failed(failure) => {
-                let diagnostic = failure.diagnostic().clone();
-                let outcome = match failure {
-                    Failure::Rejected(diagnostic) => Outcome::Bounced(diagnostic),
-                    _ => Outcome::Deferred(diagnostic.clone()),
-                };
-                waiting = diagnostic;
-                outcomes.extend(recipients.iter().map(|&index| (index, outcome.clone())));
-            }
-        }
-    }
-    outcomes.extend(unasked.iter().map(|&index| (index, Outcome::Deferred(waiting.clone()))));
-    Ok(Report { outcomes })
+/// An error and what led to it, in one line. The SDK's own error says only in which phase it was.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(|error| error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    texts.join(": ")
 }
 
 impl Provider for Ses {
@@ -388,6 +345,7 @@ impl Provider for Ses {
         let limit = self.config.timeouts.connect.0 + self.config.timeouts.answer.0;
         let (verdict, diagnostic) = match tokio::time::timeout(limit, call).await {
             Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) if self.is_reached(&error) => return Ok(()),
             Ok(Err(error)) => judge(&error, false, "GetAccount"),
             Err(_) => (Verdict::Unavailable, Diagnostic::during("GetAccount", format!("no answer for {}", Span(limit)))),
         };
@@ -426,21 +384,5 @@ mod tests {
     fn a_destination_tells_accounts_apart_and_no_secret() {
         let shown = config(r#"{"region": "eu-west-1", "access_key_id": "AKIA1", "secret_access_key": "hush"}"#).destination();
         assert_eq!(shown, "https://email.eu-west-1.amazonaws.com (eu-west-1, access key AKIA1)");
-    }
-
-    #[test]
-    fn parts_are_told_apart_once_one_of_them_was_taken() {
-        let [a, b, c] = [0, 1, 2].map(RecipientIndex);
-        let taken = || Part::Answered(vec![(a, Outcome::Relayed(Receipt::default()))]);
-        let down = || Part::Failed(Failure::Unavailable(Diagnostic::local("down")));
-        let bad = || Part::Failed(Failure::Rejected(Diagnostic::local("bad")));
-        let names = |delivery: Delivery| -> Vec<&str> { delivery.unwrap().outcomes.iter().map(|(_, outcome)| outcome.name()).collect() };
-
-        assert_eq!(combine(vec![(vec![a], down())], &[b, c]), Err(Failure::Unavailable(Diagnostic::local("down"))));
-        assert_eq!(combine(vec![(vec![a], bad()), (vec![b], bad())], &[]), Err(Failure::Rejected(Diagnostic::local("bad"))));
-        assert_eq!(names(combine(vec![(vec![a], taken()), (vec![b], down())], &[c])), ["relayed", "deferred", "deferred"]);
-        assert_eq!(names(combine(vec![(vec![a], taken()), (vec![b], bad())], &[])), ["relayed", "bounced"]);
-        assert_eq!(names(combine(vec![(vec![b], bad()), (vec![a], taken())], &[])), ["bounced", "relayed"]);
-        assert_eq!(names(combine(vec![(vec![a], bad()), (vec![b], down())], &[c])), ["bounced", "deferred", "deferred"]);
     }
 }

@@ -24,6 +24,12 @@ pub(super) struct Stale {
     pub(super) hung_up: bool,
 }
 
+/// What the host said to each RCPT.
+struct Answers {
+    accepted: Vec<RecipientIndex>,
+    refused: Vec<Refusal>,
+}
+
 /// A recipient that the host refused, with its verdict and words.
 struct Refusal {
     recipient: RecipientIndex,
@@ -81,74 +87,66 @@ pub(super) async fn transact(connection: &mut Connection, attempt: &Attempt, tim
         });
     }
 
-    let mut accepted = Vec::with_capacity(recipients.len());
-    let mut refused = Vec::new();
-    for (index, line) in &recipients {
-        let reply = match dialogue.ask(line).await {
-            Ok(reply) => reply,
-            Err(broken) => return Ok(Err(broken.unavailable("RCPT"))),
-        };
-        if reply.is_positive() {
-            accepted.push(*index);
-            continue;
-        }
-        let (verdict, diagnostic) = (classify(Stage::Rcpt, &reply), reply.diagnostic("RCPT"));
-        if reply.code == 421 {
-            return Ok(Err(verdict.failure(diagnostic.clone()).unwrap_or(Failure::Unavailable(diagnostic))));
-        }
-        refused.push(Refusal { recipient: *index, verdict, diagnostic });
-    }
-    if accepted.is_empty() {
+    let answers = match dialogue.recipients(&recipients).await {
+        Ok(answers) => answers,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    if answers.accepted.is_empty() {
         dialogue.abandon(0).await;
-        return Ok(all_refused(refused));
+        return Ok(all_refused(answers.refused));
     }
-
     let data = match dialogue.ask("DATA").await {
         Ok(data) => data,
         Err(broken) => return Ok(Err(broken.unavailable("DATA"))),
     };
     if data.code != 354 {
-        // A host that closes, or answers nonsense, is not talked to again.
-        if data.code != 421 && (400..600).contains(&data.code) {
-            dialogue.connection.state = State::NeedsReset;
-        }
-        return Ok(message_refused(Stage::Data, "DATA", &data, &accepted, refused));
+        dialogue.connection.state = after_refusal(&data);
+        return Ok(message_refused(Stage::Data, "DATA", &data, answers));
     }
+    Ok(hand_over(connection, attempt, &mut body, timeouts, answers).await)
+}
 
+/// Sends the content to the recipients that were accepted, and tells what became of it.
+async fn hand_over(
+    connection: &mut Connection,
+    attempt: &Attempt,
+    body: &mut BodyReader,
+    timeouts: &Timeouts,
+    answers: Answers,
+) -> Delivery {
     let data_wait = Wait { silence: timeouts.data.0, deadline: attempt.deadline };
-    match send_content(dialogue.connection, &mut body, data_wait).await {
+    match send_content(connection, body, data_wait).await {
         Content::Sent => {}
-        Content::Interrupted(reply) if reply.code < 400 => {
-            return Ok(Ok(report(&accepted, &Outcome::InDoubt(reply.diagnostic("content")), refused)));
-        }
-        Content::Interrupted(reply) => return Ok(message_refused(Stage::Message, "content", &reply, &accepted, refused)),
-        Content::Lost { broken, in_doubt: false } => return Ok(Err(broken.unavailable("content"))),
-        Content::Lost { broken, in_doubt: true } => {
-            return Ok(Ok(report(&accepted, &Outcome::InDoubt(broken.diagnostic("final dot")), refused)));
-        }
-        Content::Unreadable(error) => return Ok(Ok(unreadable(attempt, &error))),
+        // A host that says yes before the end has a mind of its own about where that was.
+        Content::Interrupted(reply) if reply.code < 400 => return Ok(answers.report(&Outcome::InDoubt(reply.diagnostic("content")))),
+        Content::Interrupted(reply) => return message_refused(Stage::Message, "content", &reply, answers),
+        Content::Lost { broken, in_doubt: false } => return Err(broken.unavailable("content")),
+        Content::Lost { broken, in_doubt: true } => return Ok(answers.report(&Outcome::InDoubt(broken.diagnostic("final dot")))),
+        Content::Unreadable(error) => return Ok(unreadable(attempt, &error)),
     }
-
     let final_wait = Wait { silence: timeouts.r#final.0, deadline: attempt.deadline };
-    let reply = match dialogue.connection.reply(final_wait).await {
+    let reply = match connection.reply(final_wait).await {
         Ok(reply) => reply,
-        Err(broken) => return Ok(Ok(report(&accepted, &Outcome::InDoubt(broken.diagnostic("final dot")), refused))),
+        Err(broken) => return Ok(answers.report(&Outcome::InDoubt(broken.diagnostic("final dot")))),
     };
     match reply.code {
         200..300 => {
-            dialogue.connection.state = State::Ready;
-            dialogue.connection.messages += 1;
-            Ok(Ok(report(&accepted, &Outcome::Relayed(reply.receipt()), refused)))
+            connection.state = State::Ready;
+            connection.messages += 1;
+            Ok(answers.report(&Outcome::Relayed(reply.receipt())))
         }
         400..600 => {
-            if reply.code != 421 {
-                dialogue.connection.state = State::NeedsReset;
-            }
-            Ok(message_refused(Stage::Message, "final dot", &reply, &accepted, refused))
+            connection.state = after_refusal(&reply);
+            message_refused(Stage::Message, "final dot", &reply, answers)
         }
         // 3yz here is no answer at all.
-        _ => Ok(Ok(report(&accepted, &Outcome::InDoubt(reply.diagnostic("final dot")), refused))),
+        _ => Ok(answers.report(&Outcome::InDoubt(reply.diagnostic("final dot")))),
     }
+}
+
+/// A host that closes, or answers nonsense, is not talked to again.
+fn after_refusal(reply: &Reply) -> State {
+    if reply.code != 421 && (400..600).contains(&reply.code) { State::NeedsReset } else { State::Broken }
 }
 
 /// The commands of the envelope, one by one or all in one write.
@@ -195,6 +193,24 @@ impl Dialogue<'_> {
     /// The answer to one command.
     async fn ask(&mut self, line: &str) -> Result<Reply, Broken> {
         if self.pipelined { self.connection.reply(self.wait).await } else { self.connection.command(line, self.wait).await }
+    }
+
+    /// RCPT for each, up to a failure that is about all.
+    async fn recipients(&mut self, recipients: &[(RecipientIndex, String)]) -> Result<Answers, Failure> {
+        let mut answers = Answers { accepted: Vec::with_capacity(recipients.len()), refused: Vec::new() };
+        for (recipient, line) in recipients {
+            let reply = self.ask(line).await.map_err(|broken| broken.unavailable("RCPT"))?;
+            if reply.is_positive() {
+                answers.accepted.push(*recipient);
+                continue;
+            }
+            let (verdict, diagnostic) = (classify(Stage::Rcpt, &reply), reply.diagnostic("RCPT"));
+            if reply.code == 421 {
+                return Err(verdict.failure(diagnostic.clone()).unwrap_or(Failure::Unavailable(diagnostic)));
+            }
+            answers.refused.push(Refusal { recipient: *recipient, verdict, diagnostic });
+        }
+        Ok(answers)
     }
 
     /// Ends a transaction in which nobody will receive anything, after `pending` answers to RCPT.
@@ -331,23 +347,15 @@ fn all_refused(refused: Vec<Refusal>) -> Delivery {
 }
 
 /// The message was refused for all who had been accepted.
-fn message_refused(stage: Stage, during: &'static str, reply: &Reply, accepted: &[RecipientIndex], refused: Vec<Refusal>) -> Delivery {
+fn message_refused(stage: Stage, during: &'static str, reply: &Reply, answers: Answers) -> Delivery {
     let (verdict, diagnostic) = (classify(stage, reply), reply.diagnostic(during));
     // With recipients refused on their own, only a report can say both.
-    if (refused.is_empty() || reply.code == 421)
+    if (answers.refused.is_empty() || reply.code == 421)
         && let Some(failure) = verdict.failure(diagnostic.clone())
     {
         return Err(failure);
     }
-    Ok(report(accepted, &verdict.outcome(diagnostic), refused))
-}
-
-/// `outcome` for the accepted, and to the others their own.
-fn report(accepted: &[RecipientIndex], outcome: &Outcome, refused: Vec<Refusal>) -> Report {
-    let mut report = Report::uniform(accepted, outcome);
-    report.outcomes.extend(refused.into_iter().map(Refusal::into_outcome));
-    report.outcomes.sort_by_key(|(index, _)| *index);
-    report
+    Ok(answers.report(&verdict.outcome(diagnostic)))
 }
 
 /// The spool's trouble, which is no fault of the host.
@@ -360,6 +368,16 @@ impl Stale {
     fn lost(broken: Broken, during: &'static str) -> Self {
         let hung_up = !matches!(broken, Broken::Silent(_));
         Self { failure: broken.unavailable(during), hung_up }
+    }
+}
+
+impl Answers {
+    /// `outcome` for the accepted, and to the others their own.
+    fn report(self, outcome: &Outcome) -> Report {
+        let mut report = Report::uniform(&self.accepted, outcome);
+        report.outcomes.extend(self.refused.into_iter().map(Refusal::into_outcome));
+        report.outcomes.sort_by_key(|(index, _)| *index);
+        report
     }
 }
 

@@ -30,7 +30,7 @@ use self::verdict::Verdict;
 use crate::contract::{
     Attempt, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Provider, ProviderName, Receipt, RecipientIndex, Report,
 };
-use crate::http::{Patience, Progress, Silence};
+use crate::http::progress::{Patience, Progress, Silence};
 use crate::registry::{Context, Settings, SettingsError};
 use crate::settings::{LimitSettings, Secret, Span};
 

@@ -11,7 +11,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::{Response, StatusCode};
 use aws_smithy_types::body::SdkBody;
 
-use crate::http::{Progress, TrackedBody};
+use crate::http::progress::{Progress, TrackedBody};
 
 /// Sends the SDK's requests, and reports to a [`Progress`] how far they get.
 #[derive(Debug, Clone)]

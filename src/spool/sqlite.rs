@@ -213,10 +213,14 @@ impl Spool for SqliteSpool {
             })
             .await?;
         for (id, reason) in unreadable {
-            tracing::error!(message = %id, reason, "a message cannot be read and was set aside");
+            tracing::error!(message = %id, reason, "a message cannot be read and is set aside");
             let told = format!("message {id}: {reason}");
-            self.shared.writer.write(ops::SetAside { id, at: now, reason }).await?;
-            self.shared.set_aside.lock().push(told);
+            match self.shared.writer.write(ops::SetAside { node: self.node, id, at: now, reason }).await {
+                Ok(()) => self.shared.set_aside.lock().push(told),
+                // Whoever leases it now finds out, too.
+                Err(SpoolError::LeaseLost(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         leases.kept = true;
         Ok(claimed)

@@ -206,7 +206,8 @@ impl Op for Settle {
         if let Some(notification) = notification {
             insert(work.db, notification, None, &self.bodies)?;
         }
-        if states.iter().all(|state| matches!(state.as_str(), "relayed" | "bounced" | "expired")) {
+        // Without rows of recipients, something is wrong with the record, and nothing may disappear.
+        if !states.is_empty() && states.iter().all(|state| matches!(state.as_str(), "relayed" | "bounced" | "expired")) {
             remove(work.db, *id, body_file.is_none())?;
             work.unlink.extend(body_file.map(|name| self.bodies.join(name)));
             return Ok(());
@@ -360,6 +361,7 @@ impl Op for Leave {
 
 /// Takes a record out of the queue that cannot be read. Its rows stay, for whoever looks into it.
 pub(super) struct SetAside {
+    pub(super) node: i64,
     pub(super) id: MessageId,
     pub(super) at: SystemTime,
     pub(super) reason: String,
@@ -369,6 +371,7 @@ impl Op for SetAside {
     type Answer = ();
 
     fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        leased(work.db, self.id, self.node)?;
         work.db.execute("UPDATE messages SET owner = ?2 WHERE id = ?1", params![self.id.as_bytes(), SET_ASIDE])?;
         work.db.execute(
             "INSERT INTO set_aside (id, at, reason) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET at = ?2, reason = ?3",

@@ -106,7 +106,7 @@ impl SqliteSpool {
             Err(SpoolError::Full(_)) if reserve.release() => take_over()?,
             result => result?,
         };
-        if let Err(error) = reserve.restore() {
+        if let Err(error) = reserve.restore(|| drop(schema::shrink(&db))) {
             tracing::warn!(%error, "no mail is accepted before there is space");
         }
 

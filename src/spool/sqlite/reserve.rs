@@ -7,23 +7,31 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::error;
 use super::layout::private_options;
 use crate::spool::SpoolError;
+
+/// How often taking it back is tried: each try writes as much as there is room for.
+const TRY_EVERY: Duration = Duration::from_secs(1);
 
 /// A file of a certain size, or the lack of it.
 pub(super) struct Reserve {
     path: PathBuf,
     size: u64,
     whole: bool,
+    /// When there was too little space for it last.
+    tried: Option<Instant>,
 }
 
 impl Reserve {
     /// The reserve as the last process left it.
     pub(super) fn find(path: PathBuf, size: u64) -> Self {
         let whole = size == 0 || fs::metadata(&path).is_ok_and(|found| found.len() == size);
-        Self { path, size, whole }
+        Self { path, size, whole, tried: None }
     }
 
     /// Whether there is space for what makes the store grow.
@@ -50,17 +58,25 @@ impl Reserve {
     }
 
     /// Takes the space again if there is enough, and a quarter more: otherwise the next message
-    /// would find the disk full again, and the two would alternate.
-    pub(super) fn restore(&mut self) -> Result<(), SpoolError> {
+    /// would find the disk full again, and the two would alternate. `make_room` is called first, and
+    /// nothing is tried more often than once in [`TRY_EVERY`].
+    pub(super) fn restore(&mut self, make_room: impl FnOnce()) -> Result<(), SpoolError> {
         if self.whole {
             return Ok(());
         }
-        if let Err(error) = self.fill() {
+        if self.tried.is_some_and(|tried| tried.elapsed() < TRY_EVERY) {
+            return Err(SpoolError::Full(format!("there is no room for {} yet", self.path.display())));
+        }
+        make_room();
+        let filled = self.fill();
+        self.tried = Some(Instant::now());
+        if let Err(error) = filled {
             // The other way round it would be in the way of what empties the queue.
             drop(fs::remove_file(&self.path));
             return Err(error::file(&error, "reserving space in", &self.path));
         }
         self.whole = true;
+        self.tried = None;
         tracing::info!("the disk has space: mail is accepted");
         Ok(())
     }
@@ -91,7 +107,7 @@ mod tests {
         let path = dir.path().join("reserve");
         let mut reserve = Reserve::find(path.clone(), 100_000);
         assert!(!reserve.is_whole());
-        reserve.restore().unwrap();
+        reserve.restore(|| {}).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), 100_000);
         assert!(Reserve::find(path.clone(), 100_000).is_whole());
         assert!(!Reserve::find(path.clone(), 200_000).is_whole(), "the size was changed since");

@@ -21,6 +21,8 @@ pub(super) fn connect(path: &Path) -> Result<Connection, SpoolError> {
         let db = Connection::open_with_flags(path, flags)?;
         db.set_prepared_statement_cache_capacity(64);
         db.pragma_update(None, "busy_timeout", 5000)?;
+        // Only has an effect on a file without tables: pages that are free can be given back later.
+        db.pragma_update(None, "auto_vacuum", "incremental")?;
         let mode = db.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
         // One fsync of the log with every commit, before it is reported.
         db.pragma_update(None, "synchronous", "full")?;
@@ -97,6 +99,21 @@ pub(super) fn checkpoint(db: &Connection) -> Result<(), SpoolError> {
         Err(SpoolError::Unavailable(format!(
             "only {copied} of {logged} pages of the log could be copied; another program reads spool.db, end its transaction"
         )))
+    }
+}
+
+/// Gives the space of free pages back to the file system, in steps that need little space themselves.
+pub(super) fn shrink(db: &Connection) -> Result<(), SpoolError> {
+    loop {
+        let free: i64 = pragma(db, "freelist_count")?;
+        if free == 0 {
+            return Ok(());
+        }
+        db.execute_batch("PRAGMA incremental_vacuum(1000)").map_err(|error| error::sql(&error))?;
+        checkpoint(db)?;
+        if pragma(db, "freelist_count")? >= free {
+            return Ok(());
+        }
     }
 }
 

@@ -202,7 +202,12 @@ impl Writer {
         if self.reserve.is_whole() || batch.iter().all(|job| job.grows_by().is_none()) {
             return Ok(());
         }
-        self.reserve.restore()
+        self.reserve.restore(|| {
+            // What the queue has left free inside the database is space for nobody else.
+            if let Err(error) = schema::shrink(&self.db) {
+                tracing::debug!(%error, "the database could not be made smaller");
+            }
+        })
     }
 
     /// Runs the jobs and commits them, all or none.

@@ -53,7 +53,8 @@ now() { printf '%s' "${EPOCHREALTIME/[.,]/}"; }
 # CPU time, in microseconds, of process $1 and everything below it, with what has ended and been
 # waited for. The log writer is left out: elsewhere that is syslogd, which is not part of the relay.
 cpu() {
-    cat /proc/[0-9]*/stat 2>/dev/null | awk -v root="$1" -v tick="$(getconf CLK_TCK)" '
+    # Processes that end meanwhile are somebody else's.
+    { cat /proc/[0-9]*/stat 2>/dev/null || true; } | awk -v root="$1" -v tick="$(getconf CLK_TCK)" '
         {
             pid = $1
             # The name may hold anything, so fields are counted from its closing bracket.

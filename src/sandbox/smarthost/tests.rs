@@ -252,3 +252,18 @@ async fn a_dropped_handle_stops_everything() {
     socket.bind(address).unwrap();
     socket.listen(1).unwrap();
 }
+
+#[tokio::test]
+async fn a_foreign_client_is_served_without_a_violation() {
+    let host = start(SmarthostSettings::default()).await;
+    let address = host.address().to_string();
+    let submit = tokio::task::spawn_blocking(move || {
+        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+        let arguments = ["-d", "-s", "20", "-m", "300", "-l", "4096", "-f", "a@x.example", "-t", "b@y.example", &address];
+        std::process::Command::new("smtp-source").args(arguments).env("PATH", path).status()
+    });
+    let status = submit.await.unwrap().expect("smtp-source is missing; run tests/install.sh peers");
+    assert!(status.success(), "{status}");
+    assert_eq!((host.recorder().count(), host.recorder().violations()), (300, Vec::new()));
+    assert!(host.recorder().received().iter().all(|received| received.message_id().is_some()));
+}

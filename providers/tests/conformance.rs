@@ -1,6 +1,5 @@
 //! Every kind of provider passes the behaviour suite.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
-#![allow(clippy::unwrap_used, reason = "what does not work here fails the test")]
 
 use std::future::Future;
 use std::path::PathBuf;

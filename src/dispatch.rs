@@ -122,3 +122,6 @@ impl<S: Spool> Dispatcher<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,6 +163,16 @@ impl ProviderLimits {
         Ok(Self { rate, budget: Some(Budget { limit, tat: Mutex::new(tat), clock: queue.clock() }), store: Some(store) })
     }
 
+    /// When a message to one recipient may go that comes now, and what it would wait for; `None`: at
+    /// once. Takes a permit in that case.
+    #[cfg(test)]
+    pub(super) fn next_permit(&self) -> Option<(Instant, WaitReason)> {
+        match self.take(1, &mut Vec::new()) {
+            Err(Refusal::Limited { reason, until }) => Some((until, reason)),
+            _ => None,
+        }
+    }
+
     /// The most recipients that one try may have without exceeding a limit's burst.
     #[must_use]
     pub fn max_recipients(&self) -> usize {

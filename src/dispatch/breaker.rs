@@ -149,7 +149,7 @@ impl Circuit {
 
 impl Machine {
     fn open(&mut self, name: &ProviderName, settings: &Failover, now: Instant) {
-        warn!(provider = %name, probe_in_seconds = self.wait.as_secs_f32(), "circuit open: the provider is left alone");
+        warn!(provider = %name, probe_in = ?self.wait, "circuit open: the provider is left alone");
         self.state = CircuitState::Open { until: now + self.wait };
         self.wait = (self.wait * 2).min(settings.probe_max);
     }

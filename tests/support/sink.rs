@@ -53,6 +53,12 @@ impl Sink {
         panic!("smtp-sink does not listen on port {port}");
     }
 
+    /// Stops it; what it has written stays.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -60,21 +66,61 @@ impl Sink {
     /// How often each recipient got a message.
     pub fn copies(&self) -> HashMap<String, usize> {
         let mut copies = HashMap::new();
-        let text = std::fs::read(self.directory.join("mail")).unwrap_or_default();
-        for line in String::from_utf8_lossy(&text).lines() {
-            if let Some(recipient) = line.strip_prefix("X-Rcpt-Args: <") {
-                let recipient = recipient.split('>').next().unwrap_or_default();
-                *copies.entry(recipient.to_owned()).or_default() += 1;
-            }
+        for recipient in self.dumped().into_iter().flat_map(|dumped| dumped.recipients) {
+            *copies.entry(recipient).or_default() += 1;
         }
         copies
     }
+
+    /// Every message that it read to the final dot, whatever it answered then.
+    pub fn dumped(&self) -> Vec<Dumped> {
+        let dump = std::fs::read(self.directory.join("mail")).unwrap_or_default();
+        let mut all: Vec<Dumped> = Vec::new();
+        // Its own fields come before each message, and the field that it adds as an MTA ends them.
+        let mut rest = &dump[..];
+        while let Some(line) = rest.split_inclusive(|&byte| byte == b'\n').next() {
+            rest = &rest[line.len()..];
+            if line.starts_with(b"X-Client-Addr: ") {
+                all.push(Dumped::default());
+            }
+            let Some(last) = all.last_mut() else { continue };
+            let text = String::from_utf8_lossy(line).into_owned();
+            let own =
+                |name: &str| text.strip_prefix(name).and_then(|value| value.strip_prefix(": ")).map(|value| value.trim_end().to_owned());
+            if !last.content.is_empty() {
+                last.content.extend_from_slice(line);
+            } else if let Some(mail) = own("X-Mail-Args") {
+                last.mail = mail;
+            } else if let Some(recipient) = own("X-Rcpt-Args") {
+                let address = recipient.trim_start_matches('<').split('>').next().unwrap_or_default();
+                last.recipients.push(address.to_owned());
+            } else if !text.starts_with("X-") {
+                last.content.extend_from_slice(line);
+            }
+        }
+        all
+    }
+
+    /// Whether it ended by itself, as its option `-M` makes it do.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+}
+
+/// A message in the dump.
+#[derive(Debug, Default)]
+pub struct Dumped {
+    /// The argument of MAIL FROM, with its parameters.
+    pub mail: String,
+    /// Each address of RCPT TO.
+    pub recipients: Vec<String>,
+    /// What came after DATA, below the Received field that smtp-sink adds. Its lines end with LF.
+    pub content: Vec<u8>,
 }
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 

@@ -324,6 +324,11 @@ impl Connection {
         }
     }
 
+    /// Whether something has arrived that nobody has read yet.
+    pub(super) fn has_spoken(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
     /// The next reply.
     pub(super) async fn reply(&mut self, wait: Wait) -> Result<Reply, Broken> {
         loop {

@@ -306,19 +306,23 @@ async fn write_watching(connection: &mut Connection, bytes: &[u8], content: usiz
     let mut taken = 0;
     while taken < bytes.len() {
         let in_doubt = taken > content;
-        match connection.step(&bytes[taken..], wait).await {
-            Ok(Step::Took(0) | Step::Closed) => return Err(Content::Lost { broken: Broken::Closed, in_doubt }),
-            Ok(Step::Took(more)) => taken += more,
-            // With part of the final dot on its way this may be the answer to it.
-            Ok(Step::Arrived) if in_doubt => {}
-            Ok(Step::Arrived) => {
-                return Err(match connection.reply(wait).await {
-                    Ok(reply) => Content::Interrupted(reply),
-                    Err(broken) => Content::Lost { broken, in_doubt },
-                });
+        // It may have spoken already, in one packet with 354, and closed: nothing more would arrive.
+        let step = if connection.has_spoken() && !in_doubt { Ok(Step::Arrived) } else { connection.step(&bytes[taken..], wait).await };
+        let ended = match step {
+            Ok(Step::Took(more)) if more > 0 => {
+                taken += more;
+                continue;
             }
-            Err(broken) => return Err(Content::Lost { broken, in_doubt }),
-        }
+            // With part of the final dot on its way this may be the answer to it.
+            Ok(Step::Arrived) if in_doubt => continue,
+            Ok(Step::Arrived) => Ok(()),
+            Ok(Step::Took(_) | Step::Closed) => Err(Broken::Closed),
+            Err(broken) => Err(broken),
+        };
+        return Err(match connection.reply_after(ended, wait).await {
+            Ok(reply) => Content::Interrupted(reply),
+            Err(broken) => Content::Lost { broken, in_doubt },
+        });
     }
     Ok(())
 }

@@ -93,7 +93,8 @@ pub fn main() -> ExitCode {
     let exit = match arguments.command {
         Command::Serve(config) => runtime.block_on(serve::run(&config.config)),
         Command::Check { config, json } => check::run(&config.config, json),
-        Command::Demo(options) => runtime.block_on(crate::demo::run(&options)),
+        Command::Demo(options) if runtime.block_on(crate::demo::run(&options)) => Exit::Ok,
+        Command::Demo(_) => Exit::Unavailable,
         Command::Send(options) => runtime.block_on(send::run(&options)),
     };
     // Blocking reads of the spool and of standard input must not keep the process alive.

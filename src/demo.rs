@@ -15,7 +15,6 @@ use std::time::Duration;
 use postrider_providers::contract::MessageId;
 use tokio::time::{Instant, sleep};
 
-use crate::cli::Exit;
 use crate::config::{Config, Secrets};
 use crate::dispatch::CircuitState;
 use crate::gateway::Gateway;
@@ -44,8 +43,8 @@ pub struct Options {
     keep: bool,
 }
 
-/// Runs the demo and gives the program's exit code: a lost or doubled message is a failure.
-pub async fn run(options: &Options) -> Exit {
+/// Runs the demo and says whether it went well: a lost or doubled message is a failure.
+pub async fn run(options: &Options) -> bool {
     let directory = std::env::temp_dir().join(format!("postrider-demo-{}", MessageId::generate()));
     let shown = show(options, &directory).await;
     if options.keep {
@@ -55,11 +54,10 @@ pub async fn run(options: &Options) -> Exit {
         let _ = std::fs::remove_dir_all(&directory);
     }
     match shown {
-        Ok(tally) if tally.is_perfect() => Exit::Ok,
-        Ok(_) => Exit::Unavailable,
+        Ok(tally) => tally.is_perfect(),
         Err(error) => {
             Screen::plain(&format!("The demo cannot run: {error}"));
-            Exit::Unavailable
+            false
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -133,6 +134,8 @@ impl Target {
     async fn dial(&self, deadline: Instant) -> Result<TcpStream, Failure> {
         let unavailable =
             |text: String| Failure::Unavailable(Diagnostic::during("connect", format!("{}:{}: {text}", self.host, self.port)));
+        // Which of its addresses it was, where the host is a name.
+        let at = |address: &SocketAddr| if self.host.parse() == Ok(address.ip()) { String::new() } else { format!("{address}: ") };
         let allowed = self.timeouts.connect.0;
         let until = deadline.min(Instant::now() + allowed);
         let addresses: Vec<_> = match timeout_at(until, tokio::net::lookup_host((self.host.as_str(), self.port))).await {
@@ -152,8 +155,8 @@ impl Target {
                     let _ = socket.set_nodelay(true);
                     return Ok(socket);
                 }
-                Ok(Err(error)) => last = format!("{address}: {error}"),
-                Err(_) => last = format!("{address}: no connection within {}", Span(share)),
+                Ok(Err(error)) => last = format!("{}{error}", at(address)),
+                Err(_) => last = format!("{}no connection within {}", at(address), Span(share)),
             }
         }
         Err(unavailable(last))

@@ -1,6 +1,21 @@
 //! The provider contract of Postrider, and every provider that it can hand mail to.
 //!
-//! A provider is one file (or folder) here and one line in the registry below.
+//! A provider is one file (or folder) here and one line in the registry below; it knows nothing of the
+//! gateway, and never imports another provider.
+//!
+//! - [`contract`]: the nouns of mail, the verdicts, and the trait [`Provider`](contract::Provider). Start
+//!   with [`contract::Failure`] and the table in `contract/outcome.rs`: `Err` means that nothing was
+//!   handed over, `Ok` has an outcome for each recipient, and *in doubt* is one of them.
+//! - [`registry`]: how a `[provider.<kind>.<name>]` table becomes a provider. [`Providers`] is what the
+//!   whole `[provider]` section deserialises to.
+//! - [`settings`]: durations, sizes, rates and secrets as people write them.
+//! - [`http`]: the one TLS configuration and HTTP client, and the watch over how far a request got.
+//! - [`smarthost`], `ses` (feature `ses`), [`capture`]: the providers.
+//! - `conformance` (feature `conformance`): the behaviour suite that every provider must pass, and far
+//!   sides that misbehave on command.
+//!
+//! How to write one, step by step: `docs/adding-a-provider.md`. One outside this tree, running:
+//! `examples/custom_provider.rs`.
 
 pub mod capture;
 #[cfg(feature = "conformance")]

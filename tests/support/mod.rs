@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "what does not work here fails the test that uses it")]
 
 pub mod client;
+pub mod peer;
 pub mod process;
 pub mod sink;
 
@@ -44,6 +45,11 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "not within a minute: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+}
+
+/// A port on which nobody listens, until somebody is told to.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A program of Postfix or another peer, where Debian installs it.

@@ -1,12 +1,12 @@
 //! Postfix's test server and generator: `smtp-sink` and `smtp-source`.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::program;
+use super::{free_port, program};
 
 /// A running `smtp-sink` that writes every transaction down.
 pub struct Sink {
@@ -133,10 +133,6 @@ pub async fn source(server: SocketAddr, count: usize, sessions: usize, octets: u
         .arg(server.to_string());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert!(output.status.success(), "smtp-source: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn is_root() -> bool {

@@ -57,6 +57,20 @@ impl Body {
         }
     }
 
+    /// Whether no octet is outside ASCII. A file is read for it, up to the first that is.
+    ///
+    /// # Errors
+    /// When the spool's file cannot be read.
+    pub async fn is_ascii(&self) -> io::Result<bool> {
+        let mut reader = self.open().await?;
+        while let Some(chunk) = reader.chunk().await? {
+            if !chunk.is_ascii() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The whole body in memory, for APIs that take it in one piece.
     ///
     /// # Errors

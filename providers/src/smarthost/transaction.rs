@@ -55,7 +55,11 @@ const FINAL_DOT: &[u8] = b".\r\n";
 /// Hands `attempt` over on `connection`, and leaves it in a state that says whether it can be used
 /// again.
 pub(super) async fn transact(connection: &mut Connection, attempt: &Attempt, timeouts: &Timeouts) -> Result<Delivery, Stale> {
-    let mail_line = match mail_command(&connection.extensions, attempt) {
+    let eight_bit = match is_eight_bit(&connection.extensions, attempt).await {
+        Ok(eight_bit) => eight_bit,
+        Err(error) => return Ok(Ok(unreadable(attempt, &error))),
+    };
+    let mail_line = match mail_command(&connection.extensions, attempt, eight_bit) {
         Ok(line) => line,
         Err(text) => return Ok(Err(Failure::Unsuitable(Diagnostic::during("MAIL", text)))),
     };
@@ -239,8 +243,19 @@ impl Dialogue<'_> {
     }
 }
 
+/// Whether the content is to be declared as 8-bit (RFC 6152). Many clients send such content and do
+/// not say so. Where it can be declared it is, because a strict host refuses it otherwise; where it
+/// cannot, it goes out as it came in.
+async fn is_eight_bit(extensions: &Extensions, attempt: &Attempt) -> io::Result<bool> {
+    match attempt.message.envelope.body_type {
+        BodyType::EightBitMime => Ok(true),
+        BodyType::SevenBit if !extensions.eight_bit_mime => Ok(false),
+        BodyType::SevenBit => Ok(!attempt.message.body.is_ascii().await?),
+    }
+}
+
 /// The MAIL command, or why this host cannot carry the message.
-fn mail_command(extensions: &Extensions, attempt: &Attempt) -> Result<String, String> {
+fn mail_command(extensions: &Extensions, attempt: &Attempt, eight_bit: bool) -> Result<String, String> {
     let envelope = &attempt.message.envelope;
     let mut line = format!("MAIL FROM:<{}>", envelope.reverse_path.as_str());
     if let Some(limit) = extensions.size {
@@ -251,7 +266,7 @@ fn mail_command(extensions: &Extensions, attempt: &Attempt) -> Result<String, St
         // Writing to a String cannot fail.
         let _ = write!(line, " SIZE={size}");
     }
-    if envelope.body_type == BodyType::EightBitMime {
+    if eight_bit {
         if !extensions.eight_bit_mime {
             return Err("the message is declared as 8BITMIME, which this host does not offer".to_owned());
         }

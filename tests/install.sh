@@ -85,7 +85,10 @@ install_into() {
 install_peers() {
     local missing=()
     has smtp-source && has smtp-sink && has postfix || missing+=(postfix)
-    has swaks || missing+=(swaks)
+    local client
+    for client in swaks curl msmtp; do
+        has "$client" || missing+=("$client")
+    done
     has sqlite3 || missing+=(sqlite3)
     python3 -c 'import pip' 2>/dev/null || missing+=(python3 python3-pip)
     has npm || missing+=(npm)

@@ -286,7 +286,7 @@ impl<'de> Deserialize<'de> for Secret {
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
-    /// Handovers per period, evenly spread after a burst of one second's worth.
+    /// Handovers per period, evenly spread: at most a tenth of a second's worth goes at once.
     pub rate: Option<Rate>,
     /// A budget per hour or day, which may be used up at once and refills evenly.
     pub quota: Option<Rate>,

@@ -195,9 +195,9 @@ pub enum LogLevel {
     /// One line for each message event.
     #[default]
     Info,
-    /// Addresses, and every step.
+    /// Why things happen: each try, each wait.
     Debug,
-    /// Protocol lines.
+    /// What the libraries below have to say, too.
     Trace,
 }
 

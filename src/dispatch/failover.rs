@@ -58,7 +58,7 @@ struct Fate {
 
 /// Attempts a message, and ends its lease. Cannot fail: whatever happens is settled.
 pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S>) {
-    let (groups, unroutable) = group(dispatcher, &lease);
+    let (groups, unattempted) = group(dispatcher, &lease);
     let grants = Arc::new(Mutex::new(lease.grants().to_vec()));
     let lease = Arc::new(lease);
     let results = join_all(groups.iter().map(|group| ask(dispatcher, &lease, group, &grants))).await;
@@ -67,7 +67,7 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
     let mut lease = Arc::into_inner(lease).expect("no try is under way");
     lease.keep_grants(std::mem::take(&mut grants.lock()));
 
-    let mut all = Fate { dispositions: unroutable, ..Fate::default() };
+    let mut all = Fate { dispositions: unattempted, ..Fate::default() };
     let (mut waits, mut settled_any) = (Vec::new(), !all.dispositions.is_empty());
     for result in results {
         settled_any |= result.waits.is_none();
@@ -96,7 +96,7 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
 /// Groups the open recipients by route and candidates.
 fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>, Vec<(RecipientIndex, Disposition)>) {
     let (message, stored) = (lease.message(), lease.stored());
-    let (mut groups, mut unroutable): (Vec<Group>, _) = (Vec::new(), Vec::new());
+    let (mut groups, mut unattempted): (Vec<Group>, _) = (Vec::new(), Vec::new());
     for (position, (recipient, state)) in (0u32..).zip(message.envelope.recipients.iter().zip(&stored.recipients)) {
         let index = RecipientIndex(position);
         if !state.is_open() {
@@ -107,10 +107,15 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
                 status: Some(EnhancedStatus(4, 4, 4)),
                 ..Diagnostic::local("no route matches since the configuration was changed")
             };
-            unroutable.push((index, Disposition::Deferred(diagnostic)));
+            unattempted.push((index, Disposition::Deferred(diagnostic)));
             continue;
         };
         let candidates = match state {
+            // A handover that was cut off, as by a crash: the route's answer to doubt holds here, too.
+            RecipientState::InDoubt(provider) if route.in_doubt == InDoubt::Hold => {
+                unattempted.push((index, in_doubt(provider, Diagnostic::local("the handover was cut off"), route)));
+                continue;
+            }
             RecipientState::InDoubt(provider) => vec![provider.clone()],
             _ => route.providers.clone(),
         };
@@ -119,7 +124,7 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
             None => groups.push(Group { route: Arc::clone(route), candidates, recipients: vec![index] }),
         }
     }
-    (groups, unroutable)
+    (groups, unattempted)
 }
 
 /// Asks the candidates of one group until every recipient has a verdict or none is left to ask.

@@ -213,7 +213,7 @@ impl Spool for SqliteSpool {
             })
             .await?;
         for (id, reason) in unreadable {
-            tracing::error!(message = %id, reason, "a message cannot be read and is set aside");
+            tracing::error!(message_id = %id, reason, "a message cannot be read and is set aside");
             let told = format!("message {id}: {reason}");
             match self.shared.writer.write(ops::SetAside { node: self.node, id, at: now, reason }).await {
                 Ok(()) => self.shared.set_aside.lock().push(told),

@@ -5,8 +5,8 @@
 //! | `Relayed` | 250, HTTP 2xx | - | success | done |
 //! | `Deferred` | 4yz to RCPT | yes, these recipients | neutral | retried later |
 //! | `Bounced` | 5yz to RCPT | no | neutral | bounced |
-//! | `InDoubt` | lost after the final dot; HTTP time-out, 502, 504 after the body was sent | **never** | fault | retried at the same provider, or held |
-//! | `Unavailable` | refused, TLS, 421, 503 | yes | fault | retried later |
+//! | `InDoubt` | lost after the final dot; HTTP time-out, 500, 502-504 after the body was sent | **never** | fault | retried at the same provider, or held |
+//! | `Unavailable` | refused, TLS, 421; HTTP before the body was sent | yes | fault | retried later |
 //! | `Throttled` | 429, "too many", quota | if the route spills | neutral | waits until `retry_after` |
 //! | `Unauthorized` | 535, 401: our credential | yes | opens at once | retried later |
 //! | `SenderRefused` | identity not verified, SendAs denied | yes | neutral | retried later |

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -134,8 +134,6 @@ impl Target {
     async fn dial(&self, deadline: Instant) -> Result<TcpStream, Failure> {
         let unavailable =
             |text: String| Failure::Unavailable(Diagnostic::during("connect", format!("{}:{}: {text}", self.host, self.port)));
-        // Which of its addresses it was, where the host is a name.
-        let at = |address: &SocketAddr| if self.host.parse() == Ok(address.ip()) { String::new() } else { format!("{address}: ") };
         let allowed = self.timeouts.connect.0;
         let until = deadline.min(Instant::now() + allowed);
         let addresses: Vec<_> = match timeout_at(until, tokio::net::lookup_host((self.host.as_str(), self.port))).await {
@@ -143,6 +141,9 @@ impl Target {
             Ok(Err(error)) => return Err(unavailable(error.to_string())),
             Ok(Ok(addresses)) => addresses.collect(),
         };
+        // Which address it was is news only where the host is a name.
+        let is_name = self.host.parse::<IpAddr>().is_err();
+        let at = |address: &SocketAddr| if is_name { format!("{address}: ") } else { String::new() };
         let mut last = "the name has no address".to_owned();
         for (nth, address) in addresses.iter().enumerate() {
             let now = Instant::now();

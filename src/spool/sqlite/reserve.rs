@@ -25,13 +25,15 @@ pub(super) struct Reserve {
     whole: bool,
     /// When there was too little space for it last.
     tried: Option<Instant>,
+    /// Whether somebody was told that no mail is accepted.
+    given_up: bool,
 }
 
 impl Reserve {
     /// The reserve as the last process left it.
     pub(super) fn find(path: PathBuf, size: u64) -> Self {
         let whole = size == 0 || fs::metadata(&path).is_ok_and(|found| found.len() == size);
-        Self { path, size, whole, tried: None }
+        Self { path, size, whole, tried: None, given_up: false }
     }
 
     /// Whether there is space for what makes the store grow.
@@ -45,6 +47,7 @@ impl Reserve {
             return false;
         }
         self.whole = false;
+        self.given_up = true;
         match fs::remove_file(&self.path) {
             Ok(()) => {
                 tracing::warn!("the disk is full: no mail is accepted until the queue or somebody has made space");
@@ -77,7 +80,9 @@ impl Reserve {
         }
         self.whole = true;
         self.tried = None;
-        tracing::info!("the disk has space: mail is accepted");
+        if std::mem::take(&mut self.given_up) {
+            tracing::info!("the disk has space: mail is accepted");
+        }
         Ok(())
     }
 

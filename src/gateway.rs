@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_providers::contract::ProviderName;
+use postrider_providers::contract::{Connected, ProviderName};
 use postrider_providers::http::ContextError;
 use postrider_providers::registry::Context;
 use tokio::net::TcpListener;
@@ -88,6 +88,9 @@ impl Gateway<SqliteSpool> {
         // What can be wrong with the config comes first, before anything on disk is touched.
         let context = Context::new(&config.server.hostname)?;
         let connected = config.connect(&context)?;
+        for caution in cautions(config, &connected) {
+            warn!("{caution}");
+        }
         let settings = sqlite::Settings { inline_max: config.queue.inline_max, ..sqlite::Settings::new(&config.server.data_dir) };
         let (spool, recovered) = SqliteSpool::open(settings).await?;
         queue::report(&recovered);
@@ -100,12 +103,7 @@ impl<S: Spool> Gateway<S> {
     ///
     /// # Errors
     /// When a listener cannot be bound or the spool cannot be read.
-    pub async fn start_with(
-        config: &Config,
-        spool: S,
-        connected: Vec<postrider_providers::contract::Connected>,
-        clock: Clock,
-    ) -> Result<Self, StartError> {
+    pub async fn start_with(config: &Config, spool: S, connected: Vec<Connected>, clock: Clock) -> Result<Self, StartError> {
         let queue = Queue::new(spool, queue_settings(config), clock);
         let router = Arc::new(Router::new(config.routes.clone()));
 
@@ -205,6 +203,27 @@ impl Task {
             }
         }
     }
+}
+
+/// What works, and will surprise somebody all the same: a route whose notifications nobody takes.
+#[must_use]
+pub fn cautions(config: &Config, connected: &[Connected]) -> Vec<String> {
+    let takes_notifications =
+        |name: &ProviderName| connected.iter().any(|other| other.name == *name && other.provider.capabilities().null_sender);
+    let mut cautions = Vec::new();
+    for route in config.routes.iter().filter(|route| route.when.sender_domains.is_empty() && route.when.null_sender != Some(false)) {
+        if !route.providers.iter().any(takes_notifications) {
+            cautions.push(format!(
+                "no provider of route \"{}\" takes mail with the null reverse-path, so senders are not told about mail on it that bounces; \
+                 add a smart host to it, or a route with when = {{ null_sender = true }} before it",
+                route.name
+            ));
+        }
+        if route.when.recipient_domains.is_empty() {
+            break;
+        }
+    }
+    cautions
 }
 
 fn queue_settings(config: &Config) -> queue::Settings {

@@ -7,6 +7,7 @@ use postrider_providers::registry::Context;
 
 use super::{Exit, fail, print};
 use crate::config::{Config, ConfigErrors, summary, summary_json};
+use crate::gateway::cautions;
 
 pub(super) fn run(path: &Path, json: bool) -> Exit {
     let (config, warnings) = match Config::load(path) {
@@ -20,8 +21,9 @@ pub(super) fn run(path: &Path, json: bool) -> Exit {
         Ok(context) => context,
         Err(error) => return fail(Exit::Unavailable, &format!("TLS cannot be set up: {error}")),
     };
-    if let Err(errors) = config.connect(&context) {
-        return report(&errors);
+    match config.connect(&context) {
+        Ok(connected) => cautions(&config, &connected).iter().for_each(|caution| draw(&format!("warning: {caution}"))),
+        Err(errors) => return report(&errors),
     }
     if json {
         print(&summary_json(&config).to_string());

@@ -13,7 +13,7 @@ use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
-use postrider_providers::contract::{ProviderName, Report};
+use postrider_providers::contract::{Failure, ProviderName, Report};
 use postrider_providers::settings::{Counted, LimitSettings, Rate};
 use tokio::time::Instant;
 use tower::{Layer, Service};
@@ -25,6 +25,9 @@ use crate::spool::{Spool, SpoolError};
 
 /// Domains remembered by one limit before those that have idled are forgotten.
 const MAX_IDLE_DOMAINS: usize = 10_000;
+
+/// How long a provider is left alone that throttles and does not say for how long.
+const UNSAID_THROTTLE: Duration = Duration::from_secs(5);
 
 /// tokio's clock for governor, so that limits stand still when tests pause time.
 #[derive(Debug, Clone)]
@@ -123,6 +126,35 @@ pub struct ProviderLimits {
     rate: Option<Limit>,
     budget: Option<Budget>,
     store: Option<Store>,
+    throttle: Throttle,
+}
+
+/// What the provider itself has asked for: to be left alone until then.
+#[derive(Debug, Default)]
+struct Throttle {
+    reason: Option<WaitReason>,
+    until: Mutex<Option<Instant>>,
+}
+
+impl Throttle {
+    fn of(name: &ProviderName) -> Self {
+        Self { reason: Some(WaitReason::new(format!("{name}, which asked to slow down"))), until: Mutex::new(None) }
+    }
+
+    /// What there is to wait for, if the provider wants to be left alone now.
+    fn refusal(&self) -> Option<Refusal> {
+        let until = (*self.until.lock()).filter(|until| *until > Instant::now())?;
+        self.reason.clone().map(|reason| Refusal::Limited { reason, until })
+    }
+
+    /// Learns from an answer. One message that was throttled speaks for all that would follow it.
+    fn learn(&self, answer: &Result<Report, Refusal>) {
+        if let Err(Refusal::Failed(Failure::Throttled { retry_after, .. })) = answer {
+            let until = Instant::now() + retry_after.unwrap_or(UNSAID_THROTTLE);
+            let mut known = self.until.lock();
+            *known = Some(known.map_or(until, |known| known.max(until)));
+        }
+    }
 }
 
 /// Saves a quota's use.
@@ -145,7 +177,7 @@ impl ProviderLimits {
     pub async fn restore<S: Spool>(name: &ProviderName, settings: &LimitSettings, queue: &Queue<S>) -> Result<Self, SpoolError> {
         let rate = settings.rate.map(|rate| Limit::new(format!("rate of {name}"), rate.counted, spread(rate)));
         let Some(budget) = settings.quota else {
-            return Ok(Self { rate, budget: None, store: None });
+            return Ok(Self { rate, budget: None, store: None, throttle: Throttle::of(name) });
         };
         let limit = Limit::new(format!("quota of {name}"), budget.counted, quota(budget, budget.count));
         let now = queue.clock().now();
@@ -160,7 +192,12 @@ impl ProviderLimits {
             let spool = spool.clone();
             Box::pin(async move { spool.save_limit(&key, tat).await })
         }));
-        Ok(Self { rate, budget: Some(Budget { limit, tat: Mutex::new(tat), clock: queue.clock() }), store: Some(store) })
+        Ok(Self {
+            rate,
+            budget: Some(Budget { limit, tat: Mutex::new(tat), clock: queue.clock() }),
+            store: Some(store),
+            throttle: Throttle::of(name),
+        })
     }
 
     /// When a message to one recipient may go that comes now, and what it would wait for; `None`: at
@@ -290,6 +327,9 @@ impl ProviderLimits {
     /// Takes a token of each limit. One that was granted while the other refused is kept with the
     /// message until both have let it pass. Gives the quota's new state, to be saved.
     fn take(&self, recipients: usize, grants: &mut Vec<WaitReason>) -> Result<Option<(String, SystemTime)>, Refusal> {
+        if let Some(refusal) = self.throttle.refusal() {
+            return Err(refusal);
+        }
         let refused = |limit: &Limit, until| Refusal::Limited { reason: limit.reason.clone(), until };
         if let Some(limit) = self.rate.as_ref().filter(|limit| !grants.contains(&limit.reason)) {
             limit.take(recipients).map_err(|until| refused(limit, until))?;
@@ -327,15 +367,17 @@ where
             Ok(saved) => saved,
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal))),
         };
-        let (Some((key, tat)), Some(store)) = (saved, self.limits.store.clone()) else {
-            return Box::pin(self.inner.call(request));
-        };
         // The instance that was polled ready must be the one that is called.
         let fresh = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, fresh);
+        let limits = Arc::clone(&self.limits);
         Box::pin(async move {
-            store.0(key, tat).await.map_err(Refusal::Spool)?;
-            inner.call(request).await
+            if let (Some((key, tat)), Some(store)) = (saved, &limits.store) {
+                store.0(key, tat).await.map_err(Refusal::Spool)?;
+            }
+            let answer = inner.call(request).await;
+            limits.throttle.learn(&answer);
+            answer
         })
     }
 }

@@ -150,16 +150,19 @@ impl Bench {
         Self { queue, spool, circuits, _stop: stop.drop_guard() }
     }
 
-    async fn submit(&self, from: &str, to: &[&str]) {
+    fn message(&self, from: &str, to: &[&str]) -> Arc<Message> {
         let recipients = to.iter().map(|address| Recipient { address: address.parse().unwrap() }).collect();
         let reverse_path = if from.is_empty() { ReversePath::Null } else { ReversePath::Mailbox(from.parse().unwrap()) };
-        let message = Message {
+        Arc::new(Message {
             id: MessageId::generate(),
             received: self.queue.clock().now(),
             envelope: Envelope { reverse_path, recipients, body_type: BodyType::SevenBit, smtputf8: false },
             body: Body::Inline(Bytes::from_static(b"Subject: x\r\n\r\ntext\r\n")),
-        };
-        self.queue.submit(Arc::new(message)).await.unwrap();
+        })
+    }
+
+    async fn submit(&self, from: &str, to: &[&str]) {
+        self.queue.submit(self.message(from, to)).await.unwrap();
     }
 
     /// Lets so much time pass, in which everything that is due happens.
@@ -232,6 +235,38 @@ async fn a_throttling_provider_is_left_alone_for_as_long_as_it_says() {
     bench.submit("x@y.example", &["r@z.example"]).await;
     bench.pass(700).await;
     assert_eq!((a.seconds(), b.seconds()), (vec![0, 600], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_throttled_message_speaks_for_those_behind_it() {
+    let throttled = Failure::Throttled { retry_after: Some(Duration::from_secs(120)), diagnostic: words() };
+    let a = Scripted::new(vec![fails(throttled)]);
+    let bench = Bench::start(&[&a], Setup::default()).await;
+    bench.submit("x@y.example", &["r@z.example"]).await;
+    bench.pass(1).await;
+    for _ in 0..10 {
+        bench.submit("x@y.example", &["r@z.example"]).await;
+    }
+    bench.pass(130).await;
+    assert_eq!(a.seconds().iter().filter(|second| **second < 120).count(), 1);
+    assert_eq!((a.seconds().len(), bench.left().await), (12, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_that_a_crash_left_is_held_where_the_route_holds_and_asked_again_where_it_does_not() {
+    for (route, held, asked) in [((|_| {}) as fn(&mut Route), 0, 1), (|route: &mut Route| route.in_doubt = InDoubt::Hold, 1, 0)] {
+        let a = Scripted::new(vec![]);
+        let bench = Bench::start(&[&a], Setup { route, ..Setup::default() }).await;
+        // What a process leaves that was killed while it asked the provider.
+        let node = bench.spool.another_node();
+        let message = bench.message("x@y.example", &["r@z.example"]);
+        let now = bench.queue.clock().now();
+        node.renew(now, now + Duration::from_secs(1)).await.unwrap();
+        node.store(Arc::clone(&message), true).await.unwrap();
+        node.begin(message.id, &"test.a".into(), &[RecipientIndex(0)]).await.unwrap();
+        bench.pass(200).await;
+        assert_eq!((bench.queue.counts().await.unwrap().held, a.seconds().len()), (held, asked));
+    }
 }
 
 #[tokio::test(start_paused = true)]

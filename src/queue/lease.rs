@@ -5,12 +5,15 @@ use std::time::{Duration, SystemTime};
 
 use postrider_providers::contract::{Diagnostic, Message, ProviderName, Receipt, RecipientIndex};
 use tokio::time::Instant;
-use tracing::error;
+use tracing::{error, info};
 
 use super::Queue;
 use super::conclusion::conclude;
 use super::window::{Entry, WaitReason};
 use crate::spool::{Spool, SpoolError, Stored};
+
+/// A wait that somebody who looks for a message should find in the log; it is said once.
+const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
 /// What became of one recipient in an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +97,11 @@ impl<S: Spool> Lease<S> {
 
     /// Puts the message aside until `until` or until `reason` is woken. It has not been attempted.
     pub async fn park(mut self, reason: WaitReason, until: Instant) {
+        let wait = until.saturating_duration_since(Instant::now());
+        if let Some(entry) = self.entry.as_mut().filter(|entry| !entry.announced && wait >= WORTH_A_LINE) {
+            info!(message_id = %entry.stored.message.id, %reason, at_least_seconds = wait.as_secs(), "waiting");
+            entry.announced = true;
+        }
         if let Some(entry) = self.entry.take()
             && let Err(entry) = self.queue.0.window.park(entry, reason, until)
         {

@@ -96,6 +96,8 @@ pub(super) struct Room {
 pub(super) struct Entry {
     pub(super) stored: Stored,
     pub(super) grants: Vec<WaitReason>,
+    /// Whether the log says that it waits.
+    pub(super) announced: bool,
     /// Given back when the entry is dropped.
     _room: Room,
 }
@@ -120,7 +122,7 @@ impl Window {
     }
 
     pub(super) fn push(&self, room: Room, stored: Stored) {
-        self.state.lock().ready.push_back(Entry { stored, grants: Vec::new(), _room: room });
+        self.state.lock().ready.push_back(Entry { stored, grants: Vec::new(), announced: false, _room: room });
         self.ready.notify_one();
     }
 

@@ -121,7 +121,17 @@ impl Bench {
         let spool = MemorySpool::new();
         let retry = RetrySchedule { waits: [60, 300].map(Duration::from_secs).to_vec(), expire_after: Duration::from_secs(1000) };
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
-        let queue = Queue::new(spool.clone(), Settings { retry, ..Settings::default() }, clock);
+        let queue = Queue::new(spool.clone(), Settings { retry, window_messages: 400, ..Settings::default() }, clock);
+        // Mail of this domain takes the second provider alone.
+        let when = When { sender_domains: vec!["other.example".parse().unwrap()], ..When::default() };
+        let other = Route {
+            name: "other".into(),
+            when,
+            providers: names.iter().skip(1).cloned().collect(),
+            spill: false,
+            in_doubt: InDoubt::Retry,
+            per_sending_domain: None,
+        };
         let mut route = Route {
             name: "all".into(),
             when: When::default(),
@@ -141,7 +151,7 @@ impl Bench {
         }
         let failover = Failover { trip_after: 5, probe_after: Duration::from_secs(30), probe_max: Duration::from_secs(600) };
         let dispatcher =
-            Arc::new(Dispatcher::new(queue.clone(), Arc::new(Router::new(vec![route])), endpoints, &failover, setup.domain_limits));
+            Arc::new(Dispatcher::new(queue.clone(), Arc::new(Router::new(vec![other, route])), endpoints, &failover, setup.domain_limits));
         let circuits = dispatcher.circuits();
         let stop = CancellationToken::new();
         tokio::spawn(dispatcher.run(stop.clone(), Duration::from_secs(1)));
@@ -405,6 +415,36 @@ async fn no_more_handovers_are_under_way_than_the_provider_may_have() {
     }
     bench.pass(10).await;
     assert_eq!((a.most_at_once.load(Ordering::SeqCst), a.seconds().len(), bench.left().await), (3, 30, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_keeps_the_provider_busy_to_its_end() {
+    let mut a = Scripted::new(vec![]);
+    a.takes = Duration::from_millis(100);
+    let bench = Bench::start(&[&a], Setup::default()).await;
+    // Several times what is held in memory: 20 at a time take 10 seconds.
+    for _ in 0..2_000 {
+        bench.submit("x@y.example", &["r@z.example"]).await;
+    }
+    bench.pass(13).await;
+    assert_eq!((a.seconds().len(), bench.left().await), (2_000, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_hangs_with_a_backlog_delays_no_other_route() {
+    let (mut a, b) = (Scripted::new(vec![]), Scripted::new(vec![]));
+    a.takes = Duration::from_secs(600);
+    let bench = Bench::start(&[&a, &b], Setup::default()).await;
+    for _ in 0..1_500 {
+        bench.submit("x@y.example", &["r@z.example"]).await;
+    }
+    bench.pass(10).await;
+    for _ in 0..100 {
+        bench.submit("x@other.example", &["r@z.example"]).await;
+        bench.pass(0).await;
+    }
+    let late = b.asked.lock().iter().zip(0u64..).filter(|((at, ..), nth)| *at > 10 + (nth + 1) / 2 + 1).count();
+    assert_eq!((b.seconds().len(), late), (100, 0), "each went within a second");
 }
 
 #[tokio::test(start_paused = true)]

@@ -103,10 +103,10 @@ impl<S: Spool> Lease<S> {
             entry.announced = true;
         }
         if let Some(entry) = self.entry.take()
-            && let Err(entry) = self.queue.0.window.park(entry, reason, until)
+            && let Err((entry, delay)) = self.queue.0.window.park(entry, reason, until)
         {
-            // Too many wait for this already; the store has room.
-            let due = self.queue.0.clock.time_of(until).max(self.queue.0.clock.now() + Duration::from_secs(5));
+            // Too many wait already; the store has room.
+            let due = self.queue.0.clock.time_of(until).max(self.queue.0.clock.now() + delay);
             self.entry = Some(entry);
             self.release(due).await;
         }

@@ -20,6 +20,13 @@ const BATCH: usize = 32;
 /// When to look again for what is left after a batch, if no refusal says otherwise.
 const TICK: Duration = Duration::from_millis(2);
 
+/// Those that are parked are stuck when they need longer than this at their pace.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// How long a message stays in the store, at least and at most, for which there was no room to wait in.
+const SHORTEST_OVERFLOW: Duration = Duration::from_secs(1);
+const LONGEST_OVERFLOW: Duration = Duration::from_secs(60);
+
 /// Why a message waits though it is due: a limit, an open circuit, a provider with all its hands full.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct WaitReason(Arc<str>);
@@ -74,6 +81,30 @@ struct State {
 struct Parked {
     until: Instant,
     entries: VecDeque<Entry>,
+    /// When the first was parked, and how many went since: how fast they go.
+    since: Instant,
+    woken: u32,
+}
+
+impl Parked {
+    fn new(until: Instant) -> Self {
+        Self { until, entries: VecDeque::new(), since: Instant::now(), woken: 0 }
+    }
+
+    /// How long those that are here will take at the pace so far; short, as long as nothing is known.
+    fn drains_in(&self) -> Duration {
+        let elapsed = self.since.elapsed();
+        if elapsed < Duration::from_secs(1) {
+            return elapsed;
+        }
+        elapsed.mul_f64(self.entries.len() as f64 / f64::from(self.woken.max(1)))
+    }
+
+    fn wake(&mut self, count: usize, ready: &mut VecDeque<Entry>) {
+        let count = count.min(self.entries.len());
+        ready.extend(self.entries.drain(..count));
+        self.woken = self.woken.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+    }
 }
 
 /// What the window holds, including what is leased from it.
@@ -127,10 +158,13 @@ impl Window {
     }
 
     /// How many messages and octets may be fetched from the store; nothing until half is free, so
-    /// that the store is asked in large pieces.
+    /// that the store is asked in large pieces. Where those that are parked hardly move, a quarter
+    /// must do: what is behind them in the store may be for somebody else.
     pub(super) fn room(&self) -> Option<(usize, u64)> {
         let (messages, octets) = (self.len(), self.usage.octets.load(Ordering::Relaxed));
-        (messages <= self.max_messages / 2 && octets <= self.max_octets / 2)
+        let stuck = self.state.lock().parked.values().any(|parked| parked.drains_in() > STUCK);
+        let most = if stuck { self.max_messages / 4 * 3 } else { self.max_messages / 2 };
+        (messages <= most && octets <= self.max_octets / 2)
             .then(|| ((self.max_messages - messages).clamp(1, 1000), (self.max_octets - octets).max(1)))
     }
 
@@ -160,13 +194,14 @@ impl Window {
         }
     }
 
-    /// Puts a message aside until `until`, or until its reason is woken. Gives it back when this
-    /// reason holds too much of the window already.
-    pub(super) fn park(&self, entry: Entry, reason: WaitReason, until: Instant) -> Result<(), Entry> {
+    /// Puts a message aside until `until`, or until its reason is woken. Gives it back when half of
+    /// the window is parked already, with the time in which there may be room.
+    pub(super) fn park(&self, entry: Entry, reason: WaitReason, until: Instant) -> Result<(), (Entry, Duration)> {
         let mut state = self.state.lock();
-        let parked = state.parked.entry(reason).or_insert_with(|| Parked { until, entries: VecDeque::new() });
-        if parked.entries.len() >= self.max_messages / 4 {
-            return Err(entry);
+        let all: usize = state.parked.values().map(|parked| parked.entries.len()).sum();
+        let parked = state.parked.entry(reason).or_insert_with(|| Parked::new(until));
+        if all >= self.max_messages / 2 {
+            return Err((entry, parked.drains_in().clamp(SHORTEST_OVERFLOW, LONGEST_OVERFLOW)));
         }
         parked.until = until;
         // What comes back was in front before.
@@ -181,8 +216,7 @@ impl Window {
         let mut state = self.state.lock();
         let State { ready, parked, .. } = &mut *state;
         if let Some(waiting) = parked.get_mut(reason) {
-            let count = count.min(waiting.entries.len());
-            ready.extend(waiting.entries.drain(..count));
+            waiting.wake(count, ready);
             if waiting.entries.is_empty() {
                 parked.remove(reason);
             }
@@ -197,8 +231,7 @@ impl Window {
         let mut next = None;
         parked.retain(|_, waiting| {
             if waiting.until <= now {
-                let count = waiting.entries.len().min(BATCH);
-                ready.extend(waiting.entries.drain(..count));
+                waiting.wake(BATCH, ready);
                 waiting.until = now + TICK;
             }
             if !waiting.entries.is_empty() {

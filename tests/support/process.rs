@@ -78,11 +78,21 @@ impl Postrider {
         self.child.wait().unwrap();
     }
 
-    /// `kill -TERM`, and waits for its end.
-    pub fn terminate(mut self) -> ExitStatus {
+    /// `kill -TERM`.
+    pub fn ask_to_stop(&self) {
         let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> ExitStatus {
         self.child.wait().unwrap()
+    }
+
+    /// `kill -TERM`, and waits for its end.
+    pub fn terminate(self) -> ExitStatus {
+        self.ask_to_stop();
+        self.wait()
     }
 }
 

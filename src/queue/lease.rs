@@ -102,11 +102,13 @@ impl<S: Spool> Lease<S> {
             info!(message_id = %entry.stored.message.id, %reason, at_least_seconds = wait.as_secs(), "waiting");
             entry.announced = true;
         }
+        let shared = Arc::clone(&self.queue.0);
+        let ends = shared.clock.instant_of(self.message().received + shared.settings.retry.expire_after);
         if let Some(entry) = self.entry.take()
-            && let Err((entry, delay)) = self.queue.0.window.park(entry, reason, until)
+            && let Err((entry, delay)) = shared.window.park(entry, reason, until, ends)
         {
-            // Too many wait already; the store has room.
-            let due = self.queue.0.clock.time_of(until).max(self.queue.0.clock.now() + delay);
+            // Too many wait for this already; the store has room.
+            let due = shared.clock.time_of(until).max(shared.clock.now() + delay);
             self.entry = Some(entry);
             self.release(due).await;
         }

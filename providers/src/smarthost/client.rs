@@ -333,15 +333,17 @@ impl Connection {
         !self.incoming.is_empty()
     }
 
-    /// The next reply.
+    /// The next reply. Patience is for all of it: a host that sends an octet now and then has said
+    /// nothing until the reply is complete.
     pub(super) async fn reply(&mut self, wait: Wait) -> Result<Reply, Broken> {
+        let until = wait.until();
         loop {
             if let Some((reply, length)) = Reply::parse(&self.incoming).map_err(Broken::Garbage)? {
                 self.incoming.advance(length);
                 return Ok(reply);
             }
             let read = poll_fn(|context| poll_read_buf(Pin::new(&mut *self.wire), context, &mut self.incoming));
-            match timeout_at(wait.until(), read).await {
+            match timeout_at(until, read).await {
                 Err(_) => return Err(Broken::Silent(wait.silence)),
                 Ok(Err(error)) => return Err(Broken::Io(error)),
                 Ok(Ok(0)) => return Err(Broken::Closed),
@@ -413,7 +415,27 @@ fn refused(stage: Stage, during: &'static str, reply: &Reply) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reply_that_drips_in_is_waited_for_no_longer_than_one_that_does_not_come() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        tokio::spawn(async move {
+            for octet in *b"250 some words\r\n" {
+                tokio::time::sleep(Duration::from_secs(15)).await;
+                if theirs.write_all(&[octet]).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let start = Instant::now();
+        let wait = Wait { silence: Duration::from_secs(20), deadline: start + Duration::from_secs(3600) };
+        let reply = Connection::new(Box::new(ours)).reply(wait).await;
+        assert!(matches!(reply, Err(Broken::Silent(_))), "{reply:?}");
+        assert_eq!(start.elapsed(), Duration::from_secs(20));
+    }
 
     #[test]
     fn extensions_are_read_however_they_are_written() {

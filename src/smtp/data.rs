@@ -81,6 +81,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         let message = Arc::new(Message { id, received, envelope, body });
         match front_end.queue.submit(Arc::clone(&message)).await {
             Ok(()) => {
+                self.errors = 0;
                 let recipients = &message.envelope.recipients;
                 info!(
                     message_id = %id,

@@ -22,7 +22,8 @@ pub struct Session<T, S: Spool> {
     /// Whether this client may relay; decided once, when it connects.
     pub(super) may_relay: bool,
     pub(super) state: State,
-    errors: u32,
+    /// Refusals since the last message was taken.
+    pub(super) errors: u32,
     shutdown: CancellationToken,
 }
 
@@ -100,7 +101,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                 Next::Reply(reply) => reply,
                 Next::Close(reply) => return Ok(reply),
             };
-            if reply.is_error() {
+            // Too many recipients is no mistake of a client: it sends the rest in another transaction
+            // (RFC 5321 section 4.5.3.1.10), for which the session has to live.
+            if reply.is_error() && reply != reply::TOO_MANY_RECIPIENTS {
                 debug!(client = %self.client, %reply, "command refused");
                 self.errors += 1;
                 if self.errors >= self.front_end.settings.max_errors {

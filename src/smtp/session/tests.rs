@@ -256,3 +256,21 @@ async fn a_drain_lets_the_message_at_hand_finish_and_says_goodbye() {
     assert_eq!(codes(&rest.lines().map(str::to_owned).collect::<Vec<_>>()), ["250", "421"]);
     assert_eq!(door.front_end.queue.in_window(), 1);
 }
+
+#[tokio::test]
+async fn recipients_past_the_limit_do_not_cost_the_session() {
+    let door = door_with(|settings| settings.max_recipients = 3, When::default());
+    let recipients: String = (0..40).map(|number| format!("RCPT TO:<u{number}@d.example>\r\n")).collect();
+    let replies = door.say(format!("EHLO x\r\nMAIL FROM:<a@b.example>\r\n{recipients}DATA\r\nhi\r\n.\r\nQUIT\r\n")).await;
+    assert_eq!(replies.iter().filter(|reply| reply.starts_with("452 4.5.3")).count(), 37);
+    assert_eq!(codes(&replies[replies.len() - 3..]), ["354", "250", "221"]);
+}
+
+#[tokio::test]
+async fn refusals_count_from_the_last_message_that_was_taken() {
+    let door = door_with(|settings| settings.max_errors = 3, When::default());
+    let message = "NONSENSE\r\nNONSENSE\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nhi\r\n.\r\n";
+    let replies = door.say(format!("EHLO x\r\n{message}{message}NONSENSE\r\nNONSENSE\r\nNONSENSE\r\nNOOP\r\n")).await;
+    assert_eq!(replies.iter().filter(|reply| reply.contains("queued as")).count(), 2);
+    assert_eq!(codes(&replies[replies.len() - 4..]), ["500", "500", "500", "421"]);
+}

@@ -8,9 +8,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::FrontEnd;
 use super::reply::{self, Reply};
@@ -58,12 +58,16 @@ impl Drop for Place {
 }
 
 /// Serves one listener until `shutdown`; then waits for the open sessions, which finish the message
-/// they are in.
+/// they are in. When it is dropped, so are they.
 pub async fn serve<S: Spool>(listener: TcpListener, front_end: Arc<FrontEnd<S>>, sessions: Arc<Sessions>, shutdown: CancellationToken) {
-    let tasks = TaskTracker::new();
+    let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
+            Some(ended) = tasks.join_next() => {
+                note(ended);
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -79,8 +83,16 @@ pub async fn serve<S: Spool>(listener: TcpListener, front_end: Arc<FrontEnd<S>>,
         }
     }
     drop(listener);
-    tasks.close();
-    tasks.wait().await;
+    while let Some(ended) = tasks.join_next().await {
+        note(ended);
+    }
+}
+
+/// A session that panicked has cost its client the connection, and nobody else anything.
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        error!(%error, "a session ended badly");
+    }
 }
 
 async fn connection<S: Spool>(

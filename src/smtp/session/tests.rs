@@ -274,3 +274,24 @@ async fn refusals_count_from_the_last_message_that_was_taken() {
     assert_eq!(replies.iter().filter(|reply| reply.contains("queued as")).count(), 2);
     assert_eq!(codes(&replies[replies.len() - 4..]), ["500", "500", "500", "421"]);
 }
+
+#[tokio::test]
+async fn when_serving_is_cut_off_so_are_the_sessions() {
+    let door = door();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(crate::smtp::serve(listener, Arc::clone(&door.front_end), Arc::default(), door.shutdown.clone()));
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    client.write_all(b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nhi\r\n").await.unwrap();
+    let mut replies = String::new();
+    while !replies.contains("354") {
+        replies.push(char::from(client.read_u8().await.unwrap()));
+    }
+    door.shutdown.cancel();
+    serving.abort();
+    assert!(serving.await.is_err());
+    let ended = tokio::time::timeout(Duration::from_secs(20), client.read_to_string(&mut replies)).await;
+    assert!(ended.is_ok(), "the session goes on");
+    assert!(replies.ends_with(">\r\n"), "it ends without another word: {replies}");
+    assert_eq!(door.front_end.queue.in_window(), 0);
+}

@@ -302,3 +302,16 @@ postrider: cannot read /nonexistent/message: No such file or directory (os error
 "
     );
 }
+
+#[tokio::test]
+async fn postrider_send_finds_the_listener_in_the_config() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::start(&directory.path().join("sink"), &[]);
+    let listener = format!("bind = \"0.0.0.0:{}\"", support::free_port());
+    let config = server(directory.path()).replace("bind = \"127.0.0.1:0\"", &listener) + &smarthost("sink", sink.port());
+    let _postrider = Postrider::start(directory.path(), &config);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+    command.args(["send", "--from", "a@corp.example", "--to", "b@example.net", "--config"]).arg(directory.path().join("postrider.toml"));
+    let printed = success(&run(command, b"").await);
+    assert!(printed.starts_with("accepted <b@example.net>: 250 2.0.0 Ok: queued as "), "{printed}");
+}

@@ -1,6 +1,8 @@
 //! `postrider send`: submits one message, as an application would, and reports the reply.
 
 use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,13 +17,17 @@ use time::format_description::well_known::Rfc2822;
 use tokio::time::Instant;
 
 use super::{Exit, fail, print};
+use crate::config::{Config, ConfigErrors};
 
 /// What to send, and where to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The server, as HOST or HOST:PORT.
-    #[arg(long, short, value_name = "HOST[:PORT]", default_value = "127.0.0.1:2525")]
-    server: String,
+    /// Submit to the first listener of this config file, unless --server is given.
+    #[arg(long, short, value_name = "FILE", env = "POSTRIDER_CONFIG")]
+    config: Option<PathBuf>,
+    /// The server, as HOST or HOST:PORT [default: 127.0.0.1:2525, or what --config says].
+    #[arg(long, short, value_name = "HOST[:PORT]")]
+    server: Option<String>,
     /// The envelope sender; `<>` is the null reverse-path.
     #[arg(long, short, value_name = "ADDRESS", value_parser = reverse_path)]
     from: ReversePath,
@@ -52,7 +58,15 @@ fn reverse_path(text: &str) -> Result<ReversePath, String> {
 }
 
 pub(super) async fn run(options: &Options) -> Exit {
-    let (host, port) = match split_server(&options.server) {
+    let server = match (&options.server, &options.config) {
+        (Some(server), _) => server.clone(),
+        (None, Some(path)) => match listener(path) {
+            Ok(address) => address.to_string(),
+            Err(errors) => return super::check::report(&errors),
+        },
+        (None, None) => "127.0.0.1:2525".to_owned(),
+    };
+    let (host, port) = match split_server(&server) {
         Ok(server) => server,
         Err(message) => return fail(Exit::Usage, &message),
     };
@@ -106,9 +120,21 @@ pub(super) async fn run(options: &Options) -> Exit {
             if options.json {
                 print(&serde_json::json!({ "outcome": failure.name(), "reply": failure.diagnostic().to_string() }).to_string());
             }
-            fail(exit, &format!("{} did not take the message ({}): {}", options.server, failure.name(), failure.diagnostic()))
+            fail(exit, &format!("{server} did not take the message ({}): {}", failure.name(), failure.diagnostic()))
         }
     }
+}
+
+/// Where the gateway of this config takes mail, as seen from this host.
+fn listener(path: &Path) -> Result<SocketAddr, ConfigErrors> {
+    let (config, _) = Config::load(path)?;
+    let mut address = config.listeners[0].bind;
+    match address.ip() {
+        IpAddr::V4(any) if any.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(any) if any.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    Ok(address)
 }
 
 fn split_server(server: &str) -> Result<(String, u16), String> {

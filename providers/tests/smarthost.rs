@@ -454,3 +454,12 @@ mod tls {
         }
     }
 }
+
+#[tokio::test]
+async fn a_host_that_repeats_the_command_it_refuses_does_not_give_the_password_away() {
+    const ECHO: &str = "535 5.7.8 wrong: AUTH PLAIN AHUAaHVudGVyMnNlY3JldA==";
+    let host = FakeSmartHost::start(Script::offering(&["AUTH PLAIN"]).on(Step::Auth, Action::reply(ECHO))).await.unwrap();
+    let login = json!({ "username": "u", "password": "hunter2secret" });
+    let Err(Failure::Unauthorized(diagnostic)) = provider(&host, login).probe().await else { panic!("it was refused") };
+    assert_eq!(diagnostic.text, "5.7.8 wrong: AUTH PLAIN ***");
+}

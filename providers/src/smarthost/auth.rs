@@ -12,6 +12,19 @@ pub(super) struct Credentials {
     pub(super) password: String,
 }
 
+impl Credentials {
+    /// `text` of the host without the password. Some hosts repeat the command that they refuse, and
+    /// what they say goes into the log and into notifications.
+    pub(super) fn mask(&self, text: &str) -> String {
+        let mut masked = text.replace(&plain(self), "***").replace(&STANDARD.encode(&self.password), "***");
+        // A very short one would be found in any text.
+        if self.password.len() >= 4 {
+            masked = masked.replace(&self.password, "***");
+        }
+        masked
+    }
+}
+
 /// A way to say them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mechanism {
@@ -68,6 +81,14 @@ impl fmt::Debug for Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_that_the_host_repeats_is_masked_in_every_form() {
+        let credentials = Credentials { username: "u".to_owned(), password: "hunter2secret".to_owned() };
+        for secret in [plain(&credentials), STANDARD.encode("hunter2secret"), "hunter2secret".to_owned()] {
+            assert_eq!(credentials.mask(&format!("unknown command {secret}!")), "unknown command ***!");
+        }
+    }
 
     #[test]
     fn plain_is_preferred_and_login_is_enough() {

@@ -237,9 +237,16 @@ impl Target {
         };
         let mut line = mechanism.command(credentials);
         for challenge in 0.. {
-            let reply = connection.command(&line, wait).await.map_err(|broken| broken.unavailable("AUTH"))?;
+            let mut reply = match connection.command(&line, wait).await {
+                Ok(reply) => reply,
+                Err(Broken::Garbage(_)) => return Err(Broken::Garbage(Garbage("what is no SMTP reply".to_owned())).unavailable("AUTH")),
+                Err(broken) => return Err(broken.unavailable("AUTH")),
+            };
             if reply.is_positive() {
                 break;
+            }
+            for line in &mut reply.lines {
+                *line = credentials.mask(line);
             }
             if reply.code != 334 {
                 return Err(refused(Stage::Auth, "AUTH", &reply));

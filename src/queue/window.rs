@@ -25,7 +25,7 @@ const STUCK: Duration = Duration::from_secs(5);
 
 /// How long a message stays in the store, at least and at most, for which there was no room to wait in.
 const SHORTEST_OVERFLOW: Duration = Duration::from_millis(200);
-const LONGEST_OVERFLOW: Duration = Duration::from_secs(60);
+const LONGEST_OVERFLOW: Duration = Duration::from_secs(10);
 
 /// Why a message waits though it is due: a limit, an open circuit, a provider with all its hands full.
 #[derive(Clone, PartialEq, Eq, Hash)]

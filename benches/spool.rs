@@ -13,7 +13,7 @@ use bytes::Bytes;
 use postrider::spool::sqlite::{Settings, SqliteSpool};
 use postrider::spool::{RecipientState, Settlement, Spool};
 use postrider_providers::contract::{
-    Address, Body, BodyType, Envelope, Message, MessageId, ProviderName, Recipient, RecipientIndex, ReversePath,
+    Address, Body, BodyType, Envelope, Message, MessageId, Origin, ProviderName, Recipient, RecipientIndex, ReversePath,
 };
 use tokio::time::Instant;
 
@@ -97,12 +97,14 @@ async fn store(spool: SqliteSpool, lease: bool) -> MessageId {
     let id = MessageId::generate();
     let envelope = Envelope {
         reverse_path: ReversePath::Mailbox(Address::parse("app@example.com").expect("an address")),
-        recipients: vec![Recipient { address: Address::parse("somebody@example.org").expect("an address") }],
+        recipients: vec![Recipient::from(Address::parse("somebody@example.org").expect("an address"))],
         body_type: BodyType::SevenBit,
         smtputf8: false,
+        returned: None,
+        envelope_id: None,
     };
     let body = Body::Inline(Bytes::from(vec![b'x'; BODY]));
-    let message = Message { id, received: SystemTime::now(), envelope, body };
+    let message = Message { id, received: SystemTime::now(), origin: Origin::default(), envelope, body };
     spool.store(Arc::new(message), lease).await.expect("space");
     id
 }

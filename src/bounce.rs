@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use postrider_providers::contract::{
-    Address, Body, BodyType, Diagnostic, EnhancedStatus, Envelope, Message, MessageId, Recipient, ReversePath,
+    Address, Body, BodyType, Diagnostic, EnhancedStatus, Envelope, Message, MessageId, Origin, Recipient, ReversePath,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -39,11 +39,14 @@ pub async fn compose(message: &Message, failed: &[Failed<'_>], hostname: &str, n
     Some(Message {
         id,
         received: now,
+        origin: Origin::default(),
         envelope: Envelope {
             reverse_path: ReversePath::Null,
-            recipients: vec![Recipient { address: sender.clone() }],
+            recipients: vec![Recipient::from(sender.clone())],
             body_type,
             smtputf8,
+            returned: None,
+            envelope_id: None,
         },
         body: Body::Inline(Bytes::from(text)),
     })
@@ -132,11 +135,19 @@ mod tests {
     use super::*;
 
     fn message(from: ReversePath) -> Message {
-        let recipients = ["a@x.example", "b@x.example"].map(|text| Recipient { address: text.parse().unwrap() }).to_vec();
+        let recipients = ["a@x.example", "b@x.example"].map(|text| Recipient::from(text.parse::<Address>().unwrap())).to_vec();
         Message {
             id: MessageId::generate(),
             received: SystemTime::UNIX_EPOCH,
-            envelope: Envelope { reverse_path: from, recipients, body_type: BodyType::SevenBit, smtputf8: false },
+            origin: Origin::default(),
+            envelope: Envelope {
+                reverse_path: from,
+                recipients,
+                body_type: BodyType::SevenBit,
+                smtputf8: false,
+                returned: None,
+                envelope_id: None,
+            },
             body: Body::Inline(Bytes::from_static(b"Subject: Hello\r\nMessage-ID: <1@x>\r\n\r\nsecret text\r\n")),
         }
     }

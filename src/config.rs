@@ -31,7 +31,8 @@ use problem::{Problem, Source};
 pub use domain::{DomainPattern, DomainPatternError};
 pub use problem::{ConfigErrors, Warning};
 pub use settings::{
-    Access, BareNewline, Failover, InDoubt, Listener, Log, LogFormat, LogLevel, Queue, Route, SendingDomainLimits, Server, When,
+    Access, Application, BareNewline, CertificateFiles, Failover, InDoubt, Listener, ListenerTls, Log, LogFormat, LogLevel, LongLines,
+    MissingFields, OddCommands, Queue, Route, SenderPattern, SendingDomainLimits, Server, ToleranceSettings, When,
 };
 pub use summary::{summary, summary_json};
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Who may relay, and how much at once.
     pub access: Access,
+    /// The applications, in the order of the file.
+    pub applications: Vec<Arc<Application>>,
     /// Where mail can go, in the order of the file; at least one.
     pub providers: Vec<ProviderConfig>,
     /// Which mail goes where; the first match wins. Only names providers that exist.

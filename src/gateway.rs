@@ -12,13 +12,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::access::Access;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors};
 use crate::dispatch::rate::{DomainLimits, ProviderLimits};
 use crate::dispatch::{Circuit, Dispatcher, Endpoint};
 use crate::queue::{self, Queue, RetrySchedule};
 use crate::route::Router;
-use crate::smtp::{self, FrontEnd, Policy, Sessions};
+use crate::smtp::{self, Door, FrontEnd, Sessions};
 use crate::spool::sqlite::{self, SqliteSpool};
 use crate::spool::{Spool, SpoolCounts, SpoolError};
 
@@ -127,21 +128,22 @@ impl<S: Spool> Gateway<S> {
         let mut listeners = Vec::new();
         for listener in &config.listeners {
             let address = listener.bind;
-            listeners.push(TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })?);
+            let bound = TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })?;
+            listeners.push((bound, Arc::new(Door { listener: listener.clone() })));
         }
-        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let addresses = listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect();
 
         let front_end = Arc::new(FrontEnd {
             settings: smtp_settings(config),
-            policy: Policy { trusted_networks: config.access.trusted_networks.clone() },
+            access: Access::new(config.access.clone(), config.applications.clone()),
             router,
             queue: queue.clone(),
             clock,
         });
         let (mut doors, mut attempts, mut feeding) = (Task::new(), Task::new(), Task::new());
         let sessions = Arc::new(Sessions::default());
-        for listener in listeners {
-            doors.tasks.spawn(smtp::serve(listener, Arc::clone(&front_end), Arc::clone(&sessions), doors.stop.clone()));
+        for (listener, door) in listeners {
+            doors.tasks.spawn(smtp::serve(listener, door, Arc::clone(&front_end), Arc::clone(&sessions), doors.stop.clone()));
         }
         attempts.tasks.spawn(dispatcher.run(attempts.stop.clone(), ATTEMPTS_GRACE));
         let (fed, stop) = (queue.clone(), feeding.stop.clone());
@@ -238,11 +240,8 @@ fn queue_settings(config: &Config) -> queue::Settings {
 fn smtp_settings(config: &Config) -> smtp::Settings {
     smtp::Settings {
         hostname: config.server.hostname.to_string(),
-        max_message_size: config.access.max_message_size,
-        max_recipients: config.access.max_recipients,
         max_connections: config.access.max_connections,
         max_connections_per_client: config.access.max_connections_per_client,
-        bare_newline: config.access.bare_newline,
         ..smtp::Settings::default()
     }
 }

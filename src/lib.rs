@@ -24,7 +24,7 @@
 //!
 //! 1. [`smtp::serve`] accepts a connection, and a session reads commands: [`smtp::command::Command::parse`]
 //!    turns a line into a command or a reply, without any I/O.
-//! 2. MAIL and RCPT build the envelope. [`smtp::Policy`] says whether this client may relay,
+//! 2. MAIL and RCPT build the envelope. [`access::Access`] says whether this client may relay,
 //!    [`route::Router`] whether anything would carry it. The envelope is the only truth about who
 //!    receives; headers have no say.
 //! 3. DATA streams the content through [`smtp::decoder`] and a header filter into a
@@ -48,7 +48,8 @@
 //! | [`cli`] | commands, arguments, exit codes | the gateway, the demo |
 //! | [`gateway`] | the composition root: builds every part, owns every task, drains | all parts below |
 //! | [`config`] | the file, checked, with every mistake drawn at its line | nothing |
-//! | [`smtp`] | the door | the queue, the routes |
+//! | [`smtp`] | the door | the queue, the routes, the rules of access |
+//! | [`access`] | who may do what at the door; pure | the config's types, the routes |
 //! | [`queue`] | what is due, what is parked, who has a lease | the spool |
 //! | [`spool`] | the durable store: [`spool::sqlite`], and [`spool::memory`] for tests | nothing |
 //! | [`route`] | which providers a message has; pure | the config's types |
@@ -73,6 +74,7 @@
 //! [`gateway::Gateway::start_with`] takes a spool and providers that the caller made;
 //! `examples/custom_provider.rs` does so with [`spool::memory::MemorySpool`] and a provider of its own.
 
+pub mod access;
 pub mod bounce;
 pub mod cli;
 pub mod clock;

@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::contract::{
-    Address, Attempt, Body, BodyType, Delivery, DynProvider, Envelope, Failure, Message, MessageId, Outcome, Recipient, RecipientIndex,
-    ReversePath,
+    Address, Attempt, Body, BodyType, Delivery, DynProvider, Envelope, Failure, Message, MessageId, Origin, Outcome, Recipient,
+    RecipientIndex, ReversePath,
 };
 
 /// What the far side does.
@@ -191,15 +191,18 @@ fn check_verdict(context: &str, behaviour: Behaviour, delivery: &Delivery, wante
 /// Never: the addresses in it are valid.
 #[must_use]
 pub fn attempt(content: &[u8], patience: Duration) -> Attempt {
-    let recipient = |text: &str| Recipient { address: address(text) };
+    let recipient = |text: &str| Recipient::from(address(text));
     let message = Message {
         id: MessageId::generate(),
         received: SystemTime::now(),
+        origin: Origin::default(),
         envelope: Envelope {
             reverse_path: ReversePath::Mailbox(address("sender@app.example")),
             recipients: ["first@a.example", "done@a.example", "refused@b.example", "Third+Tag@C.example"].map(recipient).to_vec(),
             body_type: BodyType::SevenBit,
             smtputf8: false,
+            returned: None,
+            envelope_id: None,
         },
         body: Body::Inline(content.to_vec().into()),
     };

@@ -42,7 +42,7 @@ fn small() -> Attempt {
 fn many(count: u32) -> Attempt {
     let attempt = small();
     let mut message = (*attempt.message).clone();
-    message.envelope.recipients = (0..count).map(|n| Recipient { address: address(&format!("r{n}@a.example")) }).collect();
+    message.envelope.recipients = (0..count).map(|n| Recipient::from(address(&format!("r{n}@a.example")))).collect();
     Attempt { message: Arc::new(message), recipients: (0..count).map(RecipientIndex).collect(), ..attempt }
 }
 

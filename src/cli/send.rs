@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use postrider_providers::contract::{
-    Address, Attempt, Body, BodyType, Envelope, Message, MessageId, Outcome, ProviderName, Recipient, RecipientIndex, ReversePath,
+    Address, Attempt, Body, BodyType, Envelope, Message, MessageId, Origin, Outcome, ProviderName, Recipient, RecipientIndex, ReversePath,
 };
 use postrider_providers::registry::{Context, Settings as _};
 use postrider_providers::smarthost;
@@ -184,13 +184,21 @@ fn compose(options: &Options) -> String {
 }
 
 fn message(options: &Options, body: Bytes) -> Message {
-    let recipients: Vec<Recipient> = options.to.iter().map(|address| Recipient { address: address.clone() }).collect();
+    let recipients: Vec<Recipient> = options.to.iter().map(|address| Recipient::from(address.clone())).collect();
     let ascii = options.from.as_str().is_ascii() && recipients.iter().all(|recipient| recipient.address.is_ascii());
     let body_type = if body.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime };
     Message {
         id: MessageId::generate(),
         received: SystemTime::now(),
-        envelope: Envelope { reverse_path: options.from.clone(), recipients, body_type, smtputf8: !ascii },
+        origin: Origin::default(),
+        envelope: Envelope {
+            reverse_path: options.from.clone(),
+            recipients,
+            body_type,
+            smtputf8: !ascii,
+            returned: None,
+            envelope_id: None,
+        },
         body: Body::Inline(body),
     }
 }

@@ -12,7 +12,7 @@ use postrider_providers::settings::{Rate, Size, Span};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use super::settings::{BareNewline, InDoubt, LogFormat, LogLevel};
+use super::settings::{self, BareNewline, InDoubt, ListenerTls, LogFormat, LogLevel};
 
 /// `[server]`
 #[derive(Debug, Clone, Deserialize)]
@@ -53,21 +53,6 @@ pub(super) struct Listener {
     pub(super) auth_without_tls: bool,
 }
 
-/// `tls` of a listener.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ListenerTls {
-    /// Never.
-    #[default]
-    Off,
-    /// If the client asks.
-    StartTls,
-    /// With STARTTLS, or no mail is taken.
-    Required,
-    /// From the first octet.
-    Implicit,
-}
-
 /// `[access]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -88,13 +73,22 @@ pub(super) struct Access {
 
 impl Default for Access {
     fn default() -> Self {
+        let settings::Access {
+            trusted_networks,
+            max_message_size,
+            max_recipients,
+            max_connections,
+            max_connections_per_client,
+            bare_newline,
+            ..
+        } = settings::Access::default();
         Self {
-            trusted_networks: vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()],
-            max_message_size: Size(35 << 20),
-            max_recipients: 1000,
-            max_connections: 1000,
-            max_connections_per_client: 100,
-            bare_newline: BareNewline::Normalize,
+            trusted_networks: trusted_networks.iter().map(ToString::to_string).collect(),
+            max_message_size: Size(max_message_size),
+            max_recipients,
+            max_connections,
+            max_connections_per_client,
+            bare_newline,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The settings of each part of the gateway, validated: what `smtp`, `queue` and `dispatch` are given.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use postrider_providers::contract::ProviderName;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use postrider_providers::contract::{Address, ProviderName};
 use postrider_providers::settings::Rate;
 use serde::Deserialize;
 
@@ -27,6 +27,144 @@ pub struct Server {
 pub struct Listener {
     /// Address and port; port 0 lets the system choose.
     pub bind: SocketAddr,
+    /// When clients encrypt.
+    pub tls: ListenerTls,
+    /// The certificates, by the names in them; the first is for clients that name no host (SNI, RFC
+    /// 6066) or another one. Empty exactly if `tls` is off.
+    pub certificates: Vec<CertificateFiles>,
+    /// Whether each connection begins with a PROXY header, which tells the client's address. Taken
+    /// from `trusted_proxies` alone; everybody else is refused.
+    pub proxy_protocol: bool,
+    /// Whether AUTH is offered in clear text.
+    pub auth_without_tls: bool,
+    /// What is tolerated here; what it leaves open follows from who the client is.
+    pub tolerance: ToleranceSettings,
+}
+
+impl Listener {
+    /// A listener in clear text, with every other setting as it is by default.
+    #[must_use]
+    pub fn plain(bind: SocketAddr) -> Self {
+        Self {
+            bind,
+            tls: ListenerTls::Off,
+            certificates: Vec::new(),
+            proxy_protocol: false,
+            auth_without_tls: false,
+            tolerance: ToleranceSettings::default(),
+        }
+    }
+}
+
+/// `tls` of a listener.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerTls {
+    /// Never.
+    #[default]
+    Off,
+    /// If the client asks (RFC 3207).
+    StartTls,
+    /// With STARTTLS, or no mail is taken.
+    Required,
+    /// From the first octet (RFC 8314).
+    Implicit,
+}
+
+/// One certificate of a listener, as files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, PEM, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub private_key: PathBuf,
+}
+
+/// `[listener.tolerance]` and `[app.NAME.tolerance]`: which oddities of old clients are put up with.
+/// What is `None` is decided by the next in line: the application, the listener, and then whether the
+/// client is on a trusted network (tolerant) or not (strict).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToleranceSettings {
+    /// A bare CR or LF in content.
+    pub bare_newline: Option<BareNewline>,
+    /// A text line longer than 1000 octets (RFC 5321 section 4.5.3.1.6).
+    pub long_lines: Option<LongLines>,
+    /// Oddly written commands: a space after `FROM:`, no angle brackets, HELO without a name.
+    pub commands: Option<OddCommands>,
+    /// A message without Date or Message-ID (RFC 6409 section 8).
+    pub missing_fields: Option<MissingFields>,
+}
+
+/// What happens to a text line longer than 1000 octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LongLines {
+    /// It is broken in two, at white space where there is some.
+    Fold,
+    /// It passes as it is.
+    Keep,
+    /// The message is refused.
+    Reject,
+}
+
+/// What happens to a command that is not written as RFC 5321 says, but can mean one thing only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OddCommands {
+    /// It is taken for what it means.
+    Accept,
+    /// It is refused.
+    Reject,
+}
+
+/// What happens to a message that lacks Date or Message-ID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MissingFields {
+    /// They are added.
+    Add,
+    /// It passes as it is.
+    Keep,
+}
+
+/// `[app.NAME]`: an application, who it is and what it may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// Its name: the table's, and what AUTH calls it.
+    pub name: Arc<str>,
+    /// Hashes of its passwords (PHC strings), any of which will do: two during a rotation. Empty: it
+    /// cannot log in, unless the password file has it.
+    pub passwords: Vec<Arc<str>>,
+    /// Where it is recognised without AUTH.
+    pub networks: Vec<IpNet>,
+    /// Envelope senders that it may use; empty: any.
+    pub senders: Vec<SenderPattern>,
+    /// How much of its mail goes out; more waits in the queue.
+    pub rate: Option<Rate>,
+    /// Who hears about its mail that bounces.
+    pub owner: Option<Address>,
+    /// Its largest message in octets, where that is less than everybody's.
+    pub max_message_size: Option<u64>,
+    /// Its most recipients of one message, where that is fewer than everybody's.
+    pub max_recipients: Option<usize>,
+    /// Its most connections at the same time.
+    pub max_connections: Option<usize>,
+    /// Whether it is refused for the time being.
+    pub disabled: bool,
+    /// What is tolerated of it.
+    pub tolerance: ToleranceSettings,
+}
+
+/// One entry of `senders`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SenderPattern {
+    /// This very address; the domain in any case of letters.
+    Address(Address),
+    /// `@domain` or `@*.domain`: every address there.
+    Domain(DomainPattern),
+    /// `<>`: the null reverse-path.
+    Null,
 }
 
 /// `[access]`: who may relay, and how much at once.
@@ -34,6 +172,10 @@ pub struct Listener {
 pub struct Access {
     /// Clients that may relay without AUTH.
     pub trusted_networks: Vec<IpNet>,
+    /// Load balancers and filters that are believed about who the client is (PROXY, XCLIENT).
+    pub trusted_proxies: Vec<IpNet>,
+    /// Names and password hashes beside those of the applications, in the form of htpasswd.
+    pub password_file: Option<PathBuf>,
     /// The largest message taken, in octets.
     pub max_message_size: u64,
     /// The most recipients of one message.
@@ -44,6 +186,25 @@ pub struct Access {
     pub max_connections_per_client: usize,
     /// What happens to a bare CR or LF in content.
     pub bare_newline: BareNewline,
+}
+
+impl Default for Access {
+    /// What holds when the file has no `[access]`.
+    fn default() -> Self {
+        Self {
+            trusted_networks: vec![
+                IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+                IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+            ],
+            trusted_proxies: Vec::new(),
+            password_file: None,
+            max_message_size: 35 << 20,
+            max_recipients: 1000,
+            max_connections: 1000,
+            max_connections_per_client: 100,
+            bare_newline: BareNewline::default(),
+        }
+    }
 }
 
 impl Access {
@@ -93,6 +254,10 @@ pub struct When {
     pub recipient_domains: Vec<DomainPattern>,
     /// The reverse-path is null (`true`) or is not (`false`).
     pub null_sender: Option<bool>,
+    /// The application that handed it in is one of these; empty: any, and mail of no application too.
+    pub applications: Vec<Arc<str>>,
+    /// The client that handed it in is in one of these networks; empty: any.
+    pub clients: Vec<IpNet>,
 }
 
 impl When {
@@ -228,14 +393,7 @@ mod tests {
 
     #[test]
     fn an_ipv4_client_on_an_ipv6_socket_is_the_same_client() {
-        let access = Access {
-            trusted_networks: vec!["10.0.0.0/8".parse().unwrap()],
-            max_message_size: 1,
-            max_recipients: 1,
-            max_connections: 1,
-            max_connections_per_client: 1,
-            bare_newline: BareNewline::Normalize,
-        };
+        let access = Access { trusted_networks: vec!["10.0.0.0/8".parse().unwrap()], ..Access::default() };
         assert!(access.trusts("::ffff:10.1.2.3".parse().unwrap()));
         assert!(!access.trusts("::ffff:11.1.2.3".parse().unwrap()));
         assert!(!access.trusts("::10.1.2.3".parse().unwrap()));

@@ -53,6 +53,7 @@ pub(super) fn validate(file: &File, document: &Document<'_>, secrets: Secrets, f
         server: checker.server(&file.server),
         listeners: checker.listeners(file.listeners.as_deref()),
         access: checker.access(&file.access),
+        applications: Vec::new(),
         routes: checker.routes(&file.routes, &file.providers),
         providers,
         sending_domain_limits: checker.sending_domain_limits(&file.limits),

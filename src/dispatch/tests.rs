@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use postrider_providers::contract::{
-    Attempt, Body, BodyType, Capabilities, Delivery, Diagnostic, Envelope, Failure, Message, MessageId, Outcome, Provider, Receipt,
-    Recipient, RecipientIndex, Report, ReversePath,
+    Address, Attempt, Body, BodyType, Capabilities, Delivery, Diagnostic, Envelope, Failure, Message, MessageId, Origin, Outcome, Provider,
+    Receipt, Recipient, RecipientIndex, Report, ReversePath,
 };
 use postrider_providers::settings::LimitSettings;
 use tokio::time::{Instant, sleep};
@@ -161,12 +161,20 @@ impl Bench {
     }
 
     fn message(&self, from: &str, to: &[&str]) -> Arc<Message> {
-        let recipients = to.iter().map(|address| Recipient { address: address.parse().unwrap() }).collect();
+        let recipients = to.iter().map(|address| Recipient::from(address.parse::<Address>().unwrap())).collect();
         let reverse_path = if from.is_empty() { ReversePath::Null } else { ReversePath::Mailbox(from.parse().unwrap()) };
         Arc::new(Message {
             id: MessageId::generate(),
             received: self.queue.clock().now(),
-            envelope: Envelope { reverse_path, recipients, body_type: BodyType::SevenBit, smtputf8: false },
+            origin: Origin::default(),
+            envelope: Envelope {
+                reverse_path,
+                recipients,
+                body_type: BodyType::SevenBit,
+                smtputf8: false,
+                returned: None,
+                envelope_id: None,
+            },
             body: Body::Inline(Bytes::from_static(b"Subject: x\r\n\r\ntext\r\n")),
         })
     }

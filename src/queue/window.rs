@@ -369,7 +369,7 @@ mod tests {
     use std::time::SystemTime;
 
     use bytes::Bytes;
-    use postrider_providers::contract::{BodyType, Envelope, Message, Recipient, ReversePath};
+    use postrider_providers::contract::{Address, BodyType, Envelope, Message, Origin, Recipient, ReversePath};
 
     use super::*;
 
@@ -377,11 +377,14 @@ mod tests {
         let message = Message {
             id: MessageId::generate(),
             received: SystemTime::UNIX_EPOCH,
+            origin: Origin::default(),
             envelope: Envelope {
                 reverse_path: ReversePath::Null,
-                recipients: vec![Recipient { address: "a@x.example".parse().unwrap() }],
+                recipients: vec![Recipient::from("a@x.example".parse::<Address>().unwrap())],
                 body_type: BodyType::SevenBit,
                 smtputf8: false,
+                returned: None,
+                envelope_id: None,
             },
             body: Body::Inline(Bytes::from(vec![b'x'; octets])),
         };

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use postrider_providers::contract::{Envelope, Message, MessageId};
+use postrider_providers::contract::{Envelope, Message, MessageId, Origin};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{info, warn};
 
 use super::decoder::Decoder;
 use super::header::{HeaderFilter, HeaderTooLarge};
 use super::reply::{self, Reply};
-use super::session::{Greeting, Next, Session, State};
+use super::session::{Greeting, Next, Session, State, Transaction};
 use super::stream::StreamError;
 use super::trace::{MAX_HOPS, Received};
 use crate::config::BareNewline;
@@ -19,7 +19,7 @@ use crate::spool::{BodySink, Spool, SpoolError};
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     pub(super) async fn data(&mut self) -> Result<Next, StreamError> {
-        let State::Transaction(greeting, envelope) = &mut self.state else {
+        let State::Transaction(Transaction { greeting, envelope, .. }) = &mut self.state else {
             return Ok(Next::Reply(reply::NEED_MAIL));
         };
         if envelope.recipients.is_empty() {
@@ -40,7 +40,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         let received = front_end.clock.now();
         let trace = Received {
             helo: &greeting.name,
-            client: self.client,
+            client: self.client.address,
             hostname: &front_end.settings.hostname,
             extended: greeting.extended,
             id,
@@ -52,7 +52,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             sink: Some(front_end.queue.body(id)),
             filter: HeaderFilter::default(),
             octets: 0,
-            max_octets: front_end.settings.max_message_size,
+            max_octets: self.standing.max_message_size,
             refused: None,
         };
         content.store(trace.into()).await;
@@ -65,27 +65,29 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             content.take(decoded).await;
         }
         if decoder.bare_newlines() > 0 {
-            if front_end.settings.bare_newline == BareNewline::Reject {
+            if self.standing.tolerance.bare_newline == BareNewline::Reject {
                 content.refuse(reply::BARE_NEWLINE);
             } else {
-                info!(message_id = %id, client = %self.client, count = decoder.bare_newlines(), "bare CR or LF in the message became CRLF");
+                info!(message_id = %id, client = %self.client.address, count = decoder.bare_newlines(), "bare CR or LF in the message became CRLF");
             }
         }
         let (size, body) = match content.finish().await {
             Ok(finished) => finished,
             Err(refusal) => {
-                info!(client = %self.client, from = %envelope.reverse_path, reply = %refusal, "message refused");
+                info!(client = %self.client.address, from = %envelope.reverse_path, reply = %refusal, "message refused");
                 return Ok(refusal);
             }
         };
-        let message = Arc::new(Message { id, received, envelope, body });
+        let application = self.standing.application.as_ref().map(|application| Arc::clone(&application.name));
+        let origin = Origin { application, client: Some(self.client.address) };
+        let message = Arc::new(Message { id, received, origin, envelope, body });
         match front_end.queue.submit(Arc::clone(&message)).await {
             Ok(()) => {
                 self.errors = 0;
                 let recipients = &message.envelope.recipients;
                 info!(
                     message_id = %id,
-                    client = %self.client,
+                    client = %self.client.address,
                     helo = %greeting.name,
                     from = %message.envelope.reverse_path,
                     to = %recipients[0].address,
@@ -96,7 +98,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                 Ok(Reply::with_text(250, (2, 0, 0), format!("Ok: queued as {id}")))
             }
             Err(error) => {
-                warn!(client = %self.client, %error, "message not accepted: it could not be stored");
+                warn!(client = %self.client.address, %error, "message not accepted: it could not be stored");
                 Ok(storage_reply(&error))
             }
         }

@@ -15,10 +15,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     /// EHLO also ends an open transaction (RFC 5321 section 4.1.4).
     pub(super) fn ehlo(&mut self, name: String) -> Reply {
         self.state = State::Identified(Greeting { name: name.into(), extended: true });
-        let settings = &self.front_end.settings;
-        Reply::plain(
-            250,
-            format!("{}\nPIPELINING\nSIZE {}\n8BITMIME\nENHANCEDSTATUSCODES\nSMTPUTF8\nHELP", settings.hostname, settings.max_message_size),
-        )
+        let mut lines = vec![self.front_end.settings.hostname.clone()];
+        lines.extend(self.offers());
+        Reply::plain(250, lines.join("\n"))
+    }
+
+    /// The extensions that this client is offered, one a line (RFC 5321 section 4.1.1.1).
+    fn offers(&self) -> Vec<String> {
+        let mut offers = vec!["PIPELINING".to_owned(), format!("SIZE {}", self.standing.max_message_size)];
+        offers.extend(["8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "HELP"].map(str::to_owned));
+        offers
     }
 }

@@ -1,11 +1,13 @@
 //! MAIL: begins a transaction.
 
-use postrider_providers::contract::Envelope;
+use postrider_providers::contract::{Address, Envelope, ReversePath};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::info;
 
 use super::command::MailCommand;
 use super::reply::{self, Reply};
-use super::session::{Session, State};
+use super::session::{Session, State, Transaction};
+use crate::access::Submission;
 use crate::spool::Spool;
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
@@ -15,12 +17,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             State::Transaction(..) => return reply::NESTED_MAIL,
             State::Identified(greeting) => greeting.clone(),
         };
-        if mail.size.is_some_and(|size| size > self.front_end.settings.max_message_size) {
+        if let Err(refusal) = self.may_send(&mail.reverse_path, None) {
+            return refusal;
+        }
+        if mail.size.is_some_and(|size| size > self.standing.max_message_size) {
             return reply::TOO_LARGE;
         }
-        let envelope =
-            Envelope { reverse_path: mail.reverse_path, recipients: Vec::new(), body_type: mail.body_type, smtputf8: mail.smtputf8 };
-        self.state = State::Transaction(greeting, envelope);
+        let envelope = Envelope {
+            reverse_path: mail.reverse_path,
+            recipients: Vec::new(),
+            body_type: mail.body_type,
+            smtputf8: mail.smtputf8,
+            returned: None,
+            envelope_id: None,
+        };
+        self.state = State::Transaction(Transaction { greeting, envelope, size: mail.size });
         reply::SENDER_OK
+    }
+
+    /// Asks the rules about this sender, and this recipient if one was named.
+    pub(super) fn may_send(&self, from: &ReversePath, to: Option<&Address>) -> Result<(), Reply> {
+        let submission = Submission { listener: &self.door.listener, client: &self.client, standing: &self.standing, from, to };
+        self.front_end.access.decide(&submission).map_err(|refusal| {
+            info!(client = %self.client.address, %from, to = to.map(tracing::field::display), rule = ?refusal, "refused");
+            reply::refusal(&refusal, &submission)
+        })
     }
 }

@@ -6,41 +6,44 @@ use tracing::info;
 
 use super::command::ForwardPath;
 use super::reply::{self, Reply};
-use super::session::{Session, State};
+use super::session::{Session, State, Transaction};
 use crate::spool::Spool;
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     pub(super) fn rcpt(&mut self, path: ForwardPath) -> Reply {
-        let State::Transaction(_, envelope) = &mut self.state else {
+        if !matches!(self.state, State::Transaction(_)) {
             return reply::NEED_MAIL;
-        };
-        let settings = &self.front_end.settings;
+        }
         let address = match path {
             ForwardPath::Mailbox(address) => address,
-            ForwardPath::Postmaster => match Address::parse(&format!("postmaster@{}", settings.hostname)) {
+            ForwardPath::Postmaster => match Address::parse(&format!("postmaster@{}", self.front_end.settings.hostname)) {
                 Ok(address) => address,
                 Err(_) => return Reply::new(550, (5, 1, 1), "This host has no name to address its postmaster by; use <postmaster@domain>"),
             },
         };
-        if !self.may_relay {
-            info!(client = %self.client, from = %envelope.reverse_path, to = %address, "relay denied: the client is in none of access.trusted_networks");
-            return Reply::with_text(554, (5, 7, 1), format!("<{address}>: relay access denied for [{}]", self.client));
+        if let State::Transaction(Transaction { envelope, .. }) = &self.state
+            && let Err(refusal) = self.may_send(&envelope.reverse_path, Some(&address))
+        {
+            return refusal;
         }
+        let State::Transaction(Transaction { envelope, .. }) = &mut self.state else {
+            return reply::NEED_MAIL;
+        };
         if !envelope.smtputf8 && !address.is_ascii() {
             return reply::NEED_SMTPUTF8;
         }
         if self.front_end.router.route(&envelope.reverse_path, &address).is_none() {
-            info!(client = %self.client, from = %envelope.reverse_path, to = %address, "recipient refused: no route matches");
+            info!(client = %self.client.address, from = %envelope.reverse_path, to = %address, "recipient refused: no route matches");
             return Reply::with_text(550, (5, 4, 4), format!("<{address}>: no route matches this sender and recipient"));
         }
         if envelope.recipients.iter().any(|known| same_mailbox(&known.address, &address)) {
             // Naming a recipient twice must not send them two copies.
             return reply::RECIPIENT_OK;
         }
-        if envelope.recipients.len() >= settings.max_recipients {
+        if envelope.recipients.len() >= self.standing.max_recipients {
             return reply::TOO_MANY_RECIPIENTS;
         }
-        envelope.recipients.push(Recipient { address });
+        envelope.recipients.push(Recipient::from(address));
         reply::RECIPIENT_OK
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 use postrider_providers::contract::EnhancedStatus;
 
+use crate::access::{Refusal, Submission};
+
 /// One reply (RFC 5321 section 4.2), of one or several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -132,6 +134,17 @@ pub const TOO_MANY_HOPS: Reply = Reply::new(554, (5, 4, 6), "Too many Received f
 pub const BARE_NEWLINE: Reply = Reply::new(550, (5, 6, 11), "The message has a bare CR or LF; lines must end with CRLF");
 /// RFC 6531 section 3.4: an address outside ASCII without the SMTPUTF8 parameter.
 pub const NEED_SMTPUTF8: Reply = Reply::new(553, (5, 6, 7), "An address outside ASCII needs the SMTPUTF8 parameter of MAIL");
+
+/// What the client hears when a rule of `access` refuses it.
+#[must_use]
+pub fn refusal(refusal: &Refusal, submission: &Submission<'_>) -> Reply {
+    match refusal {
+        Refusal::RelayDenied => {
+            let to = submission.to.map_or_else(String::new, |address| format!("<{address}>: "));
+            Reply::with_text(554, (5, 7, 1), format!("{to}relay access denied for [{}]", submission.client.address))
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,5 @@
 //! The state machine of one session: which command is allowed when, and what ends it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use postrider_providers::contract::Envelope;
@@ -8,19 +7,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::FrontEnd;
 use super::command::{Command, CommandError};
 use super::reply::{self, Reply};
 use super::stream::{Line, Stream, StreamError};
+use super::{Door, FrontEnd};
+use crate::access::{Client, Standing};
 use crate::spool::Spool;
 
 /// One client's session.
 pub struct Session<T, S: Spool> {
     pub(super) stream: Stream<T>,
     pub(super) front_end: Arc<FrontEnd<S>>,
-    pub(super) client: IpAddr,
-    /// Whether this client may relay; decided once, when it connects.
-    pub(super) may_relay: bool,
+    pub(super) door: Arc<Door>,
+    pub(super) client: Client,
+    /// Who the client was recognised as, by what is known of it so far.
+    pub(super) standing: Standing,
     pub(super) state: State,
     /// Refusals since the last message was taken.
     pub(super) errors: u32,
@@ -35,7 +36,18 @@ pub enum State {
     /// HELO or EHLO was given.
     Identified(Greeting),
     /// MAIL was accepted; recipients are being named.
-    Transaction(Greeting, Envelope),
+    Transaction(Transaction),
+}
+
+/// A mail transaction (RFC 5321 section 3.3).
+#[derive(Debug)]
+pub struct Transaction {
+    /// How the client had introduced itself.
+    pub greeting: Greeting,
+    /// What MAIL and RCPT have said.
+    pub envelope: Envelope,
+    /// `SIZE=` of MAIL (RFC 1870), in octets.
+    pub size: Option<u64>,
 }
 
 /// How the client introduced itself.
@@ -55,11 +67,23 @@ pub enum Next {
     Close(Reply),
 }
 
+/// Runs one session over any stream, to its end.
+pub async fn converse<T: AsyncRead + AsyncWrite + Unpin, S: Spool>(
+    io: T,
+    client: Client,
+    door: Arc<Door>,
+    front_end: Arc<FrontEnd<S>>,
+    shutdown: CancellationToken,
+) {
+    Session::new(io, client, door, front_end, shutdown).run().await;
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
-    pub fn new(io: T, client: IpAddr, front_end: Arc<FrontEnd<S>>, shutdown: CancellationToken) -> Self {
+    fn new(io: T, client: Client, door: Arc<Door>, front_end: Arc<FrontEnd<S>>, shutdown: CancellationToken) -> Self {
         Self {
             stream: Stream::new(io, front_end.settings.timeout),
-            may_relay: front_end.policy.may_relay(client),
+            standing: front_end.access.recognise(&door.listener, &client),
+            door,
             client,
             front_end,
             state: State::Connected,
@@ -69,14 +93,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     }
 
     /// Runs the session to its end.
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         let greeting = Reply::plain(220, format!("{} ESMTP Postrider", self.front_end.settings.hostname));
         self.stream.reply(&greeting);
         match self.dialogue().await {
             Ok(last) => self.stream.reply(&last),
             Err(StreamError::TimedOut) => self.stream.reply(&reply::TIMED_OUT),
-            Err(StreamError::Closed) => debug!(client = %self.client, "the client closed the connection"),
-            Err(StreamError::Broken(error)) => debug!(client = %self.client, %error, "the connection broke"),
+            Err(StreamError::Closed) => debug!(client = %self.client.address, "the client closed the connection"),
+            Err(StreamError::Broken(error)) => debug!(client = %self.client.address, %error, "the connection broke"),
         }
         self.stream.close().await;
     }
@@ -104,7 +128,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             // Too many recipients is no mistake of a client: it sends the rest in another transaction
             // (RFC 5321 section 4.5.3.1.10), for which the session has to live.
             if reply.is_error() && reply != reply::TOO_MANY_RECIPIENTS {
-                debug!(client = %self.client, %reply, "command refused");
+                debug!(client = %self.client.address, %reply, "command refused");
                 self.errors += 1;
                 if self.errors >= self.front_end.settings.max_errors {
                     self.stream.reply(&reply);
@@ -136,8 +160,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
 
     /// Drops the open transaction, if there is one (RFC 5321 section 4.1.1.5).
     pub(super) fn reset(&mut self) {
-        if let State::Transaction(greeting, _) = &self.state {
-            self.state = State::Identified(greeting.clone());
+        if let State::Transaction(transaction) = &self.state {
+            self.state = State::Identified(transaction.greeting.clone());
         }
     }
 }

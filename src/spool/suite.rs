@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use postrider_providers::contract::{
-    Address, Body, BodyType, Envelope, Message, MessageId, ProviderName, Recipient, RecipientIndex, ReversePath,
+    Address, Body, BodyType, Envelope, Message, MessageId, Origin, ProviderName, Recipient, RecipientIndex, ReversePath,
 };
 
 use super::{BodySink, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored};
@@ -99,11 +99,14 @@ pub(crate) fn message_for(seconds: u64, recipients: &[&str], body: Body) -> Arc<
     Arc::new(Message {
         id: MessageId::generate(),
         received: at(seconds),
+        origin: Origin::default(),
         envelope: Envelope {
             reverse_path: ReversePath::Mailbox(address("app@example.com")),
-            recipients: recipients.iter().map(|text| Recipient { address: address(text) }).collect(),
+            recipients: recipients.iter().map(|text| Recipient::from(address(text))).collect(),
             body_type: BodyType::SevenBit,
             smtputf8: false,
+            returned: None,
+            envelope_id: None,
         },
         body,
     })
@@ -147,22 +150,37 @@ fn lost(result: Result<(), SpoolError>, id: MessageId) {
 }
 
 pub(crate) async fn a_message_comes_back_exactly_as_it_was_stored(mut fixture: impl Fixture) {
-    let many: Vec<Recipient> = (0..1000).map(|n| Recipient { address: address(&format!("user{n}@Example.ORG")) }).collect();
+    let many: Vec<Recipient> = (0..1000).map(|n| Recipient::from(address(&format!("user{n}@Example.ORG")))).collect();
     let odd = ["\"a b\"@x", "\"a@b\"@x", "a@[IPv6:::1]", "bücher@bücher.example", "Same@example.org", "Same@example.org"];
-    let odd: Vec<Recipient> = odd.iter().map(|text| Recipient { address: address(text) }).collect();
+    let odd: Vec<Recipient> = odd.iter().map(|text| Recipient::from(address(text))).collect();
     let envelopes = [
-        Envelope { reverse_path: ReversePath::Null, recipients: many, body_type: BodyType::EightBitMime, smtputf8: false },
+        Envelope {
+            reverse_path: ReversePath::Null,
+            recipients: many,
+            body_type: BodyType::EightBitMime,
+            smtputf8: false,
+            returned: None,
+            envelope_id: None,
+        },
         Envelope {
             reverse_path: ReversePath::Mailbox(address("\"Jörg @\"@Exämple.com")),
             recipients: odd,
             body_type: BodyType::SevenBit,
             smtputf8: true,
+            returned: None,
+            envelope_id: None,
         },
     ];
     let body = Bytes::from_static(b"Subject: \xff\x00\r\n\r\n.\r\nno newline at the end");
     for envelope in envelopes {
         let body = Body::Inline(body.clone());
-        let message = Arc::new(Message { id: MessageId::generate(), received: at(0) + Duration::from_millis(7), envelope, body });
+        let message = Arc::new(Message {
+            id: MessageId::generate(),
+            received: at(0) + Duration::from_millis(7),
+            origin: Origin::default(),
+            envelope,
+            body,
+        });
         fixture.spool().store(message, false).await.unwrap();
     }
     let before = claim(fixture.spool(), 1).await;

@@ -1,8 +1,9 @@
 //! Who a message is from and for, as MAIL and RCPT said. Headers have no say in it.
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::Address;
+use super::{Address, Notify, OriginalRecipient, Returned};
 
 /// The reverse-path of MAIL FROM (RFC 5321 section 4.1.1.2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,11 +43,22 @@ impl fmt::Display for ReversePath {
     }
 }
 
-/// One recipient of the envelope. Delivery parameters (RFC 3461) will stand beside the address.
+/// One recipient of the envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient {
     /// The forward-path as received, without a source route.
     pub address: Address,
+    /// `NOTIFY=`; `None` if the client did not say.
+    pub notify: Option<Notify>,
+    /// `ORCPT=`.
+    pub original: Option<OriginalRecipient>,
+}
+
+impl From<Address> for Recipient {
+    /// A recipient without parameters.
+    fn from(address: Address) -> Self {
+        Self { address, notify: None, original: None }
+    }
 }
 
 /// A recipient's position in [`Envelope::recipients`].
@@ -74,4 +86,17 @@ pub struct Envelope {
     pub body_type: BodyType,
     /// Whether MAIL said SMTPUTF8 (RFC 6531), so that every hop must offer it.
     pub smtputf8: bool,
+    /// `RET=` (RFC 3461 section 4.3); `None` if the client did not say.
+    pub returned: Option<Returned>,
+    /// `ENVID=` (RFC 3461 section 4.4), decoded from its xtext.
+    pub envelope_id: Option<Arc<str>>,
+}
+
+impl Envelope {
+    /// An envelope without parameters.
+    #[must_use]
+    pub fn new(reverse_path: ReversePath, recipients: Vec<Recipient>) -> Self {
+        let body_type = BodyType::SevenBit;
+        Self { reverse_path, recipients, body_type, smtputf8: false, returned: None, envelope_id: None }
+    }
 }

@@ -1,7 +1,9 @@
 //! A message: identity, envelope, body.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use uuid::Uuid;
@@ -66,8 +68,19 @@ pub struct Message {
     pub id: MessageId,
     /// When it was accepted.
     pub received: SystemTime,
+    /// Who handed it in.
+    pub origin: Origin,
     /// Who it is from and for.
     pub envelope: Envelope,
     /// Its bytes, trace field included.
     pub body: Body,
+}
+
+/// Who handed a message in. Notifications that Postrider makes itself have neither.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The application, by its name in the config.
+    pub application: Option<Arc<str>>,
+    /// The client's address.
+    pub client: Option<IpAddr>,
 }

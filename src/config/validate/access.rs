@@ -53,6 +53,8 @@ impl Checker<'_, '_> {
         }
         Access {
             trusted_networks: self.networks(&access.trusted_networks),
+            trusted_proxies: Vec::new(),
+            password_file: None,
             max_message_size: size,
             max_recipients: access.max_recipients,
             max_connections: access.max_connections,

@@ -10,16 +10,16 @@ use rustls::sign::CertifiedKey;
 
 use super::Checker;
 use crate::config::document::setting;
-use crate::config::file::{self, ListenerTls};
+use crate::config::file;
 use crate::config::problem::Problem;
-use crate::config::settings::Listener;
+use crate::config::settings::{Listener, ListenerTls};
 
 /// Where mail is taken if the file does not say: this machine only, and no root rights needed.
 const DEFAULT_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2525);
 
 impl Checker<'_, '_> {
     pub(super) fn listeners(&mut self, listeners: Option<&[Option<file::Listener>]>) -> Vec<Listener> {
-        let Some(listeners) = listeners else { return vec![Listener { bind: DEFAULT_BIND }] };
+        let Some(listeners) = listeners else { return vec![Listener::plain(DEFAULT_BIND)] };
         let mut bound: Vec<(usize, SocketAddr)> = Vec::new();
         for (index, listener) in listeners.iter().enumerate() {
             let Some(listener) = listener else { continue };
@@ -49,7 +49,7 @@ impl Checker<'_, '_> {
                     .help("remove the line for the default, 127.0.0.1:2525"),
             );
         }
-        bound.into_iter().map(|(_, bind)| Listener { bind }).collect()
+        bound.into_iter().map(|(_, bind)| Listener::plain(bind)).collect()
     }
 
     /// Refuses what the file may ask for, but this version cannot give.

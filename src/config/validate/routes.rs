@@ -169,7 +169,12 @@ impl Checker<'_, '_> {
                     .help("all conditions of a route must hold; make two routes of it, or remove one of the two"),
             );
         }
-        Some(When { sender_domains: sender_domains?, recipient_domains: recipient_domains?, null_sender: route.when.null_sender })
+        Some(When {
+            sender_domains: sender_domains?,
+            recipient_domains: recipient_domains?,
+            null_sender: route.when.null_sender,
+            ..When::default()
+        })
     }
 
     fn patterns(&mut self, index: usize, key: &str, written: Option<&file::Texts>) -> Option<Vec<DomainPattern>> {

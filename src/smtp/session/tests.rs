@@ -7,24 +7,37 @@ use postrider_providers::contract::ReversePath;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
+use crate::access::Access;
 use crate::clock::Clock;
-use crate::config::{BareNewline, Route, When};
+use crate::config::{self, BareNewline, Listener, Route, When};
 use crate::queue::{Queue, Settings as QueueSettings};
 use crate::route::Router;
-use crate::smtp::{Policy, Settings};
+use crate::smtp::Settings;
 use crate::spool::SpoolError;
 use crate::spool::memory::MemorySpool;
 
 /// A front end whose messages can be looked at.
-struct Door {
+struct Gate {
+    door: Arc<Door>,
     front_end: Arc<FrontEnd<MemorySpool>>,
     spool: MemorySpool,
     shutdown: CancellationToken,
 }
 
-fn door_with(change: impl FnOnce(&mut Settings), when: When) -> Door {
-    let mut settings = Settings { hostname: "relay.example".to_owned(), ..Settings::default() };
-    change(&mut settings);
+/// What a test may change about it.
+struct Setup {
+    settings: Settings,
+    access: config::Access,
+    listener: Listener,
+}
+
+fn gate_with(change: impl FnOnce(&mut Setup), when: When) -> Gate {
+    let mut setup = Setup {
+        settings: Settings { hostname: "relay.example".to_owned(), ..Settings::default() },
+        access: config::Access::default(),
+        listener: Listener::plain("127.0.0.1:25".parse().unwrap()),
+    };
+    change(&mut setup);
     let spool = MemorySpool::new();
     let route = Route {
         name: "all".into(),
@@ -35,23 +48,24 @@ fn door_with(change: impl FnOnce(&mut Settings), when: When) -> Door {
         per_sending_domain: None,
     };
     let front_end = Arc::new(FrontEnd {
-        settings,
-        policy: Policy { trusted_networks: vec!["127.0.0.0/8".parse().unwrap()] },
+        settings: setup.settings,
+        access: Access::new(setup.access, Vec::new()),
         router: Arc::new(Router::new(vec![route])),
         queue: Queue::new(spool.clone(), QueueSettings::default(), Clock::system()),
         clock: Clock::system(),
     });
-    Door { front_end, spool, shutdown: CancellationToken::new() }
+    Gate { door: Arc::new(Door { listener: setup.listener }), front_end, spool, shutdown: CancellationToken::new() }
 }
 
-fn door() -> Door {
-    door_with(|_| {}, When::default())
+fn gate() -> Gate {
+    gate_with(|_| {}, When::default())
 }
 
-impl Door {
+impl Gate {
     fn connect_from(&self, client: &str) -> DuplexStream {
         let (ours, theirs) = duplex(64 * 1024);
-        tokio::spawn(Session::new(theirs, client.parse().unwrap(), Arc::clone(&self.front_end), self.shutdown.clone()).run());
+        let client = Client::at(client.parse().unwrap());
+        tokio::spawn(converse(theirs, client, Arc::clone(&self.door), Arc::clone(&self.front_end), self.shutdown.clone()));
         ours
     }
 
@@ -90,13 +104,13 @@ fn codes(replies: &[String]) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_message_is_taken_with_one_received_field_before_it() {
-    let door = door();
-    let replies = door.say("EHLO printer.example\r\nMAIL FROM:<a@b.example> SIZE=20\r\nRCPT TO:<c@d.example>\r\nDATA\r\nSubject: x\r\n\r\n..dot\r\n.\r\nQUIT\r\n").await;
+    let gate = gate();
+    let replies = gate.say("EHLO printer.example\r\nMAIL FROM:<a@b.example> SIZE=20\r\nRCPT TO:<c@d.example>\r\nDATA\r\nSubject: x\r\n\r\n..dot\r\n.\r\nQUIT\r\n").await;
     assert_eq!(codes(&replies), ["220", "250", "250", "250", "354", "250", "221"]);
     assert!(replies[0].starts_with("220 relay.example ESMTP"));
     assert!(replies.iter().any(|line| line.starts_with("250 2.0.0 Ok: queued as ")));
 
-    let (envelope, body) = door.message().await;
+    let (envelope, body) = gate.message().await;
     assert_eq!(envelope.reverse_path, ReversePath::Mailbox("a@b.example".parse().unwrap()));
     assert_eq!(envelope.recipients[0].address.as_str(), "c@d.example");
     let text = String::from_utf8(body.to_vec()).unwrap();
@@ -109,7 +123,7 @@ async fn a_message_is_taken_with_one_received_field_before_it() {
 
 #[tokio::test]
 async fn ehlo_offers_what_is_built_and_nothing_else() {
-    let replies = door().say("EHLO x\r\nQUIT\r\n").await;
+    let replies = gate().say("EHLO x\r\nQUIT\r\n").await;
     assert_eq!(
         &replies[1..7],
         ["250-relay.example", "250-PIPELINING", "250-SIZE 36700160", "250-8BITMIME", "250-ENHANCEDSTATUSCODES", "250-SMTPUTF8"]
@@ -118,27 +132,27 @@ async fn ehlo_offers_what_is_built_and_nothing_else() {
 
 #[tokio::test]
 async fn commands_out_of_order_are_refused_and_change_nothing() {
-    let door = door();
-    let replies = door
+    let gate = gate();
+    let replies = gate
         .say("MAIL FROM:<a@b>\r\nHELO x\r\nRCPT TO:<a@b>\r\nDATA\r\nMAIL FROM:<a@b>\r\nMAIL FROM:<c@d>\r\nDATA\r\nRSET\r\nRCPT TO:<a@b>\r\nQUIT\r\n")
         .await;
     assert_eq!(codes(&replies), ["220", "503", "250", "503", "503", "250", "503", "503", "250", "503", "221"]);
-    assert_eq!(door.front_end.queue.in_window(), 0);
+    assert_eq!(gate.front_end.queue.in_window(), 0);
 }
 
 #[tokio::test]
 async fn several_messages_go_through_one_session() {
-    let door = door();
+    let gate = gate();
     let one = "MAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\n.\r\n";
-    let replies = door.say(format!("EHLO x\r\n{one}{one}QUIT\r\n")).await;
+    let replies = gate.say(format!("EHLO x\r\n{one}{one}QUIT\r\n")).await;
     assert_eq!(codes(&replies), ["220", "250", "250", "250", "354", "250", "250", "250", "354", "250", "221"]);
-    assert_eq!(door.front_end.queue.in_window(), 2);
+    assert_eq!(gate.front_end.queue.in_window(), 2);
 }
 
 #[tokio::test]
 async fn a_client_outside_the_trusted_networks_cannot_relay() {
-    let door = door();
-    let replies = door.say_from("192.0.2.1", "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nQUIT\r\n").await;
+    let gate = gate();
+    let replies = gate.say_from("192.0.2.1", "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nQUIT\r\n").await;
     assert_eq!(codes(&replies), ["220", "250", "250", "554", "503", "221"]);
 }
 
@@ -146,93 +160,93 @@ async fn a_client_outside_the_trusted_networks_cannot_relay() {
 async fn a_recipient_that_no_route_takes_is_refused_at_once() {
     let when = When { recipient_domains: vec!["d.example".parse().unwrap()], ..When::default() };
     let replies =
-        door_with(|_| {}, when).say("EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<c@e.example>\r\nQUIT\r\n").await;
+        gate_with(|_| {}, when).say("EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<c@e.example>\r\nQUIT\r\n").await;
     assert_eq!(codes(&replies), ["220", "250", "250", "250", "550", "221"]);
 }
 
 #[tokio::test]
 async fn the_same_recipient_twice_gets_one_copy_and_too_many_wait_for_the_next_transaction() {
-    let door = door_with(|settings| settings.max_recipients = 2, When::default());
-    let replies = door
+    let gate = gate_with(|setup| setup.access.max_recipients = 2, When::default());
+    let replies = gate
         .say("EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<c@D>\r\nRCPT TO:<C@d>\r\nRCPT TO:<e@d>\r\nDATA\r\n.\r\nQUIT\r\n")
         .await;
     assert_eq!(codes(&replies), ["220", "250", "250", "250", "250", "250", "452", "354", "250", "221"]);
-    let (envelope, _) = door.message().await;
+    let (envelope, _) = gate.message().await;
     assert_eq!(envelope.recipients.iter().map(|recipient| recipient.address.as_str()).collect::<Vec<_>>(), ["c@d", "C@d"]);
 }
 
 #[tokio::test]
 async fn a_message_that_is_too_large_is_refused_at_mail_or_while_it_comes_and_the_session_goes_on() {
-    let door = door_with(|settings| settings.max_message_size = 100, When::default());
+    let gate = gate_with(|setup| setup.access.max_message_size = 100, When::default());
     let big = "x".repeat(200);
-    let replies = door
+    let replies = gate
         .say(format!(
             "EHLO x\r\nMAIL FROM:<a@b> SIZE=101\r\nMAIL FROM:<a@b> SIZE=100\r\nRCPT TO:<c@d>\r\nDATA\r\n{big}\r\n.\r\nNOOP\r\nQUIT\r\n"
         ))
         .await;
     assert_eq!(codes(&replies), ["220", "250", "552", "250", "250", "354", "552", "250", "221"]);
-    assert_eq!(door.front_end.queue.in_window(), 0);
+    assert_eq!(gate.front_end.queue.in_window(), 0);
 }
 
 #[tokio::test]
 async fn bcc_does_not_pass_and_a_loop_is_noticed() {
-    let door = door();
+    let gate = gate();
     let loop_ = "Received: x\r\n".repeat(100);
     let head = "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
-    let replies = door.say(format!("EHLO x\r\n{head}{loop_}\r\n.\r\n{head}Bcc: secret@x\r\nSubject: s\r\n\r\n.\r\nQUIT\r\n")).await;
+    let replies = gate.say(format!("EHLO x\r\n{head}{loop_}\r\n.\r\n{head}Bcc: secret@x\r\nSubject: s\r\n\r\n.\r\nQUIT\r\n")).await;
     assert_eq!(codes(&replies), ["220", "250", "250", "250", "354", "554", "250", "250", "354", "250", "221"]);
-    let (_, body) = door.message().await;
+    let (_, body) = gate.message().await;
     assert!(body.ends_with(b"Subject: s\r\n\r\n") && !body.windows(6).any(|window| window == b"secret"));
 }
 
 #[tokio::test]
 async fn a_bare_newline_is_mended_or_refused_as_configured() {
     let dialogue = "EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n\r\none\ntwo\n.\nthree\r\n.\r\nQUIT\r\n";
-    let mending = door();
+    let mending = gate();
     assert_eq!(codes(&mending.say(dialogue).await), ["220", "250", "250", "250", "354", "250", "221"]);
     assert!(mending.message().await.1.ends_with(b"\r\n\r\none\r\ntwo\r\n.\r\nthree\r\n"));
-    let refusing = door_with(|settings| settings.bare_newline = BareNewline::Reject, When::default());
+    let refusing = gate_with(|setup| setup.access.bare_newline = BareNewline::Reject, When::default());
     assert_eq!(codes(&refusing.say(dialogue).await), ["220", "250", "250", "250", "354", "550", "221"]);
 }
 
 #[tokio::test]
 async fn a_command_that_ends_with_a_bare_lf_or_is_too_long_is_refused() {
     let long = "x".repeat(5000);
-    let replies = door().say(format!("EHLO x\nNOOP {long}\r\nNOOP\r\nQUIT\r\n")).await;
+    let replies = gate().say(format!("EHLO x\nNOOP {long}\r\nNOOP\r\nQUIT\r\n")).await;
     assert_eq!(codes(&replies), ["220", "500", "500", "250", "221"]);
 }
 
 #[tokio::test]
 async fn too_many_errors_end_the_session() {
-    let door = door_with(|settings| settings.max_errors = 3, When::default());
-    let replies = door.say("A\r\nB\r\nC\r\nEHLO x\r\n").await;
+    let gate = gate_with(|setup| setup.settings.max_errors = 3, When::default());
+    let replies = gate.say("A\r\nB\r\nC\r\nEHLO x\r\n").await;
     assert_eq!(codes(&replies), ["220", "500", "500", "500", "421"]);
 }
 
 #[tokio::test]
 async fn a_full_spool_is_a_temporary_refusal_and_the_next_message_is_taken() {
-    let door = door();
+    let gate = gate();
     let one = "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nhello\r\n.\r\n";
-    door.spool.set_fault(Some(SpoolError::Full("no space left".to_owned())));
-    assert_eq!(codes(&door.say(format!("EHLO x\r\n{one}QUIT\r\n")).await), ["220", "250", "250", "250", "354", "452", "221"]);
-    door.spool.set_fault(Some(SpoolError::Unavailable("read-only".to_owned())));
-    assert_eq!(codes(&door.say(format!("EHLO x\r\n{one}QUIT\r\n")).await)[5], "451");
-    door.spool.set_fault(None);
-    assert_eq!(codes(&door.say(format!("EHLO x\r\n{one}QUIT\r\n")).await)[5], "250");
+    gate.spool.set_fault(Some(SpoolError::Full("no space left".to_owned())));
+    assert_eq!(codes(&gate.say(format!("EHLO x\r\n{one}QUIT\r\n")).await), ["220", "250", "250", "250", "354", "452", "221"]);
+    gate.spool.set_fault(Some(SpoolError::Unavailable("read-only".to_owned())));
+    assert_eq!(codes(&gate.say(format!("EHLO x\r\n{one}QUIT\r\n")).await)[5], "451");
+    gate.spool.set_fault(None);
+    assert_eq!(codes(&gate.say(format!("EHLO x\r\n{one}QUIT\r\n")).await)[5], "250");
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_in_the_middle_of_data_leaves_nothing() {
-    let door = door();
-    let replies = door.say("EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nhalf a mess").await;
+    let gate = gate();
+    let replies = gate.say("EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nhalf a mess").await;
     assert_eq!(codes(&replies), ["220", "250", "250", "250", "354"]);
-    assert_eq!(door.front_end.queue.in_window(), 0);
-    assert_eq!(door.front_end.queue.counts().await.unwrap().messages, 0);
+    assert_eq!(gate.front_end.queue.in_window(), 0);
+    assert_eq!(gate.front_end.queue.counts().await.unwrap().messages, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_client_is_told_and_dropped_after_five_minutes() {
-    let mut client = door().connect_from("127.0.0.1");
+    let mut client = gate().connect_from("127.0.0.1");
     let start = tokio::time::Instant::now();
     let mut output = String::new();
     client.read_to_string(&mut output).await.unwrap();
@@ -242,56 +256,62 @@ async fn a_silent_client_is_told_and_dropped_after_five_minutes() {
 
 #[tokio::test]
 async fn a_drain_lets_the_message_at_hand_finish_and_says_goodbye() {
-    let door = door();
-    let mut client = door.connect_from("127.0.0.1");
+    let gate = gate();
+    let mut client = gate.connect_from("127.0.0.1");
     client.write_all(b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nbegin").await.unwrap();
     let mut output = Vec::new();
     while !output.ends_with(b"<CR><LF>.<CR><LF>\r\n") {
         client.read_buf(&mut output).await.unwrap();
     }
-    door.shutdown.cancel();
+    gate.shutdown.cancel();
     client.write_all(b" end\r\n.\r\nNOOP\r\n").await.unwrap();
     let mut rest = String::new();
     client.read_to_string(&mut rest).await.unwrap();
     assert_eq!(codes(&rest.lines().map(str::to_owned).collect::<Vec<_>>()), ["250", "421"]);
-    assert_eq!(door.front_end.queue.in_window(), 1);
+    assert_eq!(gate.front_end.queue.in_window(), 1);
 }
 
 #[tokio::test]
 async fn recipients_past_the_limit_do_not_cost_the_session() {
-    let door = door_with(|settings| settings.max_recipients = 3, When::default());
+    let gate = gate_with(|setup| setup.access.max_recipients = 3, When::default());
     let recipients: String = (0..40).map(|number| format!("RCPT TO:<u{number}@d.example>\r\n")).collect();
-    let replies = door.say(format!("EHLO x\r\nMAIL FROM:<a@b.example>\r\n{recipients}DATA\r\nhi\r\n.\r\nQUIT\r\n")).await;
+    let replies = gate.say(format!("EHLO x\r\nMAIL FROM:<a@b.example>\r\n{recipients}DATA\r\nhi\r\n.\r\nQUIT\r\n")).await;
     assert_eq!(replies.iter().filter(|reply| reply.starts_with("452 4.5.3")).count(), 37);
     assert_eq!(codes(&replies[replies.len() - 3..]), ["354", "250", "221"]);
 }
 
 #[tokio::test]
 async fn refusals_count_from_the_last_message_that_was_taken() {
-    let door = door_with(|settings| settings.max_errors = 3, When::default());
+    let gate = gate_with(|setup| setup.settings.max_errors = 3, When::default());
     let message = "NONSENSE\r\nNONSENSE\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nhi\r\n.\r\n";
-    let replies = door.say(format!("EHLO x\r\n{message}{message}NONSENSE\r\nNONSENSE\r\nNONSENSE\r\nNOOP\r\n")).await;
+    let replies = gate.say(format!("EHLO x\r\n{message}{message}NONSENSE\r\nNONSENSE\r\nNONSENSE\r\nNOOP\r\n")).await;
     assert_eq!(replies.iter().filter(|reply| reply.contains("queued as")).count(), 2);
     assert_eq!(codes(&replies[replies.len() - 4..]), ["500", "500", "500", "421"]);
 }
 
 #[tokio::test]
 async fn when_serving_is_cut_off_so_are_the_sessions() {
-    let door = door();
+    let gate = gate();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(crate::smtp::serve(listener, Arc::clone(&door.front_end), Arc::default(), door.shutdown.clone()));
+    let serving = tokio::spawn(crate::smtp::serve(
+        listener,
+        Arc::clone(&gate.door),
+        Arc::clone(&gate.front_end),
+        Arc::default(),
+        gate.shutdown.clone(),
+    ));
     let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
     client.write_all(b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nhi\r\n").await.unwrap();
     let mut replies = String::new();
     while !replies.contains("354") {
         replies.push(char::from(client.read_u8().await.unwrap()));
     }
-    door.shutdown.cancel();
+    gate.shutdown.cancel();
     serving.abort();
     assert!(serving.await.is_err());
     let ended = tokio::time::timeout(Duration::from_secs(20), client.read_to_string(&mut replies)).await;
     assert!(ended.is_ok(), "the session goes on");
     assert!(replies.ends_with(">\r\n"), "it ends without another word: {replies}");
-    assert_eq!(door.front_end.queue.in_window(), 0);
+    assert_eq!(gate.front_end.queue.in_window(), 0);
 }

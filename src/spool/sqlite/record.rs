@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use postrider_providers::contract::{Address, Body, BodyType, Envelope, Message, MessageId, ProviderName, Recipient, ReversePath};
+use postrider_providers::contract::{Address, Body, BodyType, Envelope, Message, MessageId, Origin, ProviderName, Recipient, ReversePath};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error;
@@ -95,8 +95,8 @@ pub(super) fn load(db: &Connection, bodies: &Path, id: MessageId) -> Result<Stor
         None => inline_body(db, id, row.size)?,
         Some(name) => file_body(bodies, &name, row.size)?,
     };
-    let envelope = Envelope { reverse_path, recipients, body_type, smtputf8: row.smtputf8 };
-    let message = Message { id, received: from_millis(row.received), envelope, body };
+    let envelope = Envelope { reverse_path, recipients, body_type, smtputf8: row.smtputf8, returned: None, envelope_id: None };
+    let message = Message { id, received: from_millis(row.received), origin: Origin::default(), envelope, body };
     Ok(Stored { message: Arc::new(message), recipients: states, attempts: row.attempts })
 }
 
@@ -137,7 +137,7 @@ fn load_recipients(db: &Connection, id: MessageId) -> Result<(Vec<Recipient>, Ve
         let address: String = row.get(1)?;
         let state: String = row.get(2)?;
         let provider: Option<String> = row.get(3)?;
-        recipients.push(Recipient { address: parse_address(&address)? });
+        recipients.push(Recipient::from(parse_address(&address)?));
         states.push(parse_state(&state, provider.as_deref()).map_err(Unread::Record)?);
     }
     if recipients.is_empty() { Err(Unread::Record("it has no recipients".into())) } else { Ok((recipients, states)) }

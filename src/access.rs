@@ -1,0 +1,51 @@
+//! Who may do what at the door. Pure: what a client is, and what it may do, are functions of the
+//! config and of what is known about the client.
+//!
+//! [`Access::recognise`] says who a client is, once it has connected and again when it has logged in.
+//! [`Access::decide`] says what it may do with one sender and one recipient, and by which rule: the
+//! session asks it, and `postrider explain` prints it.
+
+mod decision;
+mod standing;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config;
+
+pub use decision::{Refusal, Submission};
+pub use standing::{Recognised, Standing, Tolerance};
+
+/// The rules of the door.
+#[derive(Debug, Clone)]
+pub struct Access {
+    settings: config::Access,
+    applications: Vec<Arc<config::Application>>,
+}
+
+/// What is known about a client.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its address, as a trusted proxy told it where there is one. IPv4 is never written as IPv6.
+    pub address: IpAddr,
+    /// Whether its connection is encrypted.
+    pub encrypted: bool,
+    /// The application whose credential it has shown.
+    pub login: Option<Arc<str>>,
+}
+
+impl Client {
+    /// A client that has just connected in clear text.
+    #[must_use]
+    pub fn at(address: IpAddr) -> Self {
+        Self { address: address.to_canonical(), encrypted: false, login: None }
+    }
+}
+
+impl Access {
+    /// The rules that a config sets.
+    #[must_use]
+    pub fn new(settings: config::Access, applications: Vec<Arc<config::Application>>) -> Self {
+        Self { settings, applications }
+    }
+}

@@ -14,6 +14,7 @@ peers=$PWD/target/peers
 moto='moto[server]==5.2.5'
 aiosmtpd='aiosmtpd==1.4.6'
 ses_local='aws-ses-v2-local@2.10.2'
+nodemailer='nodemailer@10.6.0'
 cargo_deny='0.20.2'
 
 say() { printf 'install: %s\n' "$*"; }
@@ -86,10 +87,12 @@ install_peers() {
     local missing=()
     has smtp-source && has smtp-sink && has postfix || missing+=(postfix)
     local client
-    for client in swaks curl msmtp; do
+    for client in swaks curl msmtp openssl nmap haproxy sqlite3; do
         has "$client" || missing+=("$client")
     done
-    has sqlite3 || missing+=(sqlite3)
+    has testssl || missing+=(testssl.sh)
+    # What lets Postfix log in as a client.
+    ls /usr/lib/*/sasl2/libplain.so >/dev/null 2>&1 || missing+=(libsasl2-modules)
     python3 -c 'import pip' 2>/dev/null || missing+=(python3 python3-pip)
     has npm || missing+=(npm)
     [ ${#missing[@]} = 0 ] || debian "${missing[@]}"
@@ -104,13 +107,15 @@ install_peers() {
         install_into python "$wanted" \
             "$python" -m pip install --disable-pip-version-check --root-user-action=ignore --target "$peers/python.new" "$moto" "$aiosmtpd"
     fi
-    if ! installed node "$ses_local"; then
-        install_into node "$ses_local" \
-            npm install --prefix "$peers/node.new" --no-audit --no-fund --no-save --loglevel=error "$ses_local"
+    if ! installed node "$ses_local $nodemailer"; then
+        install_into node "$ses_local $nodemailer" \
+            npm install --prefix "$peers/node.new" --no-audit --no-fund --no-save --loglevel=error "$ses_local" "$nodemailer"
     fi
     # The interpreter is written out: a launcher works whatever the PATH of the test is.
     launcher moto_server "PYTHONPATH='$peers/python' exec '$python' -m moto.server \"\$@\""
     launcher aiosmtpd "PYTHONPATH='$peers/python' exec '$python' -m aiosmtpd \"\$@\""
+    # Scripts for node find nodemailer here.
+    launcher node-with-peers "NODE_PATH='$peers/node/node_modules' exec '$(command -v node)' \"\$@\""
     launcher aws-ses-v2-local "exec '$(command -v node)' '$peers/node/node_modules/.bin/aws-ses-v2-local' \"\$@\""
 }
 

@@ -28,6 +28,8 @@ pub struct Access {
 pub struct Client {
     /// Its address, as a trusted proxy told it where there is one. IPv4 is never written as IPv6.
     pub address: IpAddr,
+    /// The other end of the TCP connection: the client itself, or a proxy.
+    pub peer: IpAddr,
     /// Whether its connection is encrypted.
     pub encrypted: bool,
     /// The application whose credential it has shown.
@@ -38,7 +40,14 @@ impl Client {
     /// A client that has just connected in clear text.
     #[must_use]
     pub fn at(address: IpAddr) -> Self {
-        Self { address: address.to_canonical(), encrypted: false, login: None }
+        let address = address.to_canonical();
+        Self { address, peer: address, encrypted: false, login: None }
+    }
+
+    /// The client for which the proxy at `peer` speaks.
+    #[must_use]
+    pub fn behind(peer: IpAddr, address: IpAddr) -> Self {
+        Self { peer: peer.to_canonical(), ..Self::at(address) }
     }
 }
 
@@ -47,5 +56,11 @@ impl Access {
     #[must_use]
     pub fn new(settings: config::Access, applications: Vec<Arc<config::Application>>) -> Self {
         Self { settings, applications }
+    }
+
+    /// Whether the host at `peer` is believed about who its clients are.
+    #[must_use]
+    pub fn trusts_proxy(&self, peer: IpAddr) -> bool {
+        self.settings.trusted_proxies.iter().any(|network| network.contains(&peer.to_canonical()))
     }
 }

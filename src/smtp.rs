@@ -1,6 +1,6 @@
 //! The SMTP front end: takes messages from applications and says 250 once they are durable.
 //!
-//! The way of the data: `listener` accepts, `connection` counts and prepares, `session` drives the
+//! The way of the data: `listener` accepts, `places` counts, `connection` prepares, `session` drives the
 //! dialogue, `command` parses a line, `ehlo`/`mail`/`rcpt`/`data` carry out one verb each, `reply`
 //! holds every answer. Who may do what is `access`'s to say. Nothing here knows how mail leaves; the
 //! queue is the border.
@@ -13,6 +13,8 @@ mod ehlo;
 mod header;
 mod listener;
 mod mail;
+mod places;
+mod proxy;
 mod rcpt;
 pub mod reply;
 mod session;
@@ -29,8 +31,8 @@ use crate::queue::Queue;
 use crate::route::Router;
 use crate::spool::Spool;
 
-pub use connection::Sessions;
 pub use listener::serve;
+pub use places::Sessions;
 pub use session::converse;
 
 /// What a front end needs to know; the same for all of its listeners.
@@ -44,8 +46,14 @@ pub struct Settings {
     pub max_connections_per_client: usize,
     /// Errors after which a session is ended.
     pub max_errors: u32,
-    /// How long a client may be silent; RFC 5321 section 4.5.3.2.7 asks for 5 minutes.
+    /// How long a client may be silent, and how long it may take for one command line or for reading
+    /// a reply; RFC 5321 section 4.5.3.2.7 asks for 5 minutes.
     pub timeout: Duration,
+    /// The fewest octets a second of content, on average, once a client has kept the session waiting
+    /// for as long as `timeout`.
+    pub min_rate: u32,
+    /// How long a client that may not relay has for logging in.
+    pub stranger_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -56,6 +64,8 @@ impl Default for Settings {
             max_connections_per_client: 100,
             max_errors: 20,
             timeout: Duration::from_secs(300),
+            min_rate: 512,
+            stranger_timeout: Duration::from_secs(600),
         }
     }
 }

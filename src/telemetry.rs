@@ -3,11 +3,15 @@
 //! Levels go by consequence. ERROR: somebody must act, or a message will not arrive. WARN: nothing is
 //! lost, and the gateway deals with it. INFO: what happened to each message. DEBUG: why.
 
+mod seldom;
+
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
+
+pub use seldom::Seldom;
 
 /// Starts logging to standard error. `POSTRIDER_LOG` overrides the level, in the syntax of
 /// `tracing`'s `EnvFilter`; what is set up already stays.

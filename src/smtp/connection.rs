@@ -1,59 +1,76 @@
-//! One connection before and around its session: the limits on connections, and what is settled
-//! before the first line is read.
+//! One connection before and around its session: what is settled before the first line is read.
+//!
+//! The order matters: the place was taken when the connection was accepted; then comes the PROXY
+//! header, which says who the client is; then its share of the places; then the session.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::reply::{self, Reply};
-use super::session::converse;
+use super::places::Place;
+use super::proxy::{self, ProxyError};
+use super::reply::Reply;
+use super::session::converse_at;
+use super::stream::hang_up;
 use super::{Door, FrontEnd};
 use crate::access::Client;
 use crate::spool::Spool;
+use crate::telemetry::Seldom;
 
-/// The sessions of all listeners, counted in total and by client.
-#[derive(Debug, Default)]
-pub struct Sessions {
-    by_client: Mutex<HashMap<IpAddr, usize>>,
-}
+/// How long a proxy may take for its header: it sends it at once.
+const PROXY_HEADER: Duration = Duration::from_secs(10);
 
-/// One session's place in the count; gives it back when dropped.
+/// How many refused connections of a listener are told so, and heard out, at the same time. Any more
+/// are told and closed.
+const REFUSALS: usize = 64;
+
+/// What a listener does with those that it does not let in, without letting them cost it much.
 #[derive(Debug)]
-struct Place {
-    sessions: Arc<Sessions>,
-    client: IpAddr,
+pub(super) struct Refusals {
+    slots: Arc<Semaphore>,
+    refused: Seldom,
+    unproxied: Seldom,
 }
 
-impl Sessions {
-    fn enter(self: &Arc<Self>, client: IpAddr, max_total: usize, max_per_client: usize) -> Result<Place, Reply> {
-        let mut by_client = self.by_client.lock();
-        if by_client.values().sum::<usize>() >= max_total {
-            return Err(reply::TOO_MANY_CONNECTIONS);
+impl Default for Refusals {
+    fn default() -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(REFUSALS)),
+            refused: Seldom::every(Duration::from_secs(1)),
+            unproxied: Seldom::every(Duration::from_secs(10)),
         }
-        let count = by_client.entry(client).or_default();
-        if *count >= max_per_client {
-            return Err(reply::TOO_MANY_CONNECTIONS_FROM_CLIENT);
-        }
-        *count += 1;
-        Ok(Place { sessions: Arc::clone(self), client })
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut by_client = self.sessions.by_client.lock();
-        if let Some(count) = by_client.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                by_client.remove(&self.client);
-            }
+impl Refusals {
+    /// Tells why, at once; `None`, or what is left to do for an orderly end.
+    pub(super) fn refuse(&self, mut stream: TcpStream, peer: IpAddr, refusal: &Reply) -> Option<impl Future<Output = ()> + use<>> {
+        self.log(peer, refusal);
+        // Nothing was sent on this connection yet, so there is room for one line.
+        let _ = stream.try_write(&line(refusal));
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+        Some(async move {
+            hang_up(&mut stream).await;
+            drop(slot);
+        })
+    }
+
+    fn log(&self, client: IpAddr, refusal: &Reply) {
+        if let Some(others) = self.refused.tell() {
+            info!(client = %client.to_canonical(), others, reply = %refusal, "connection refused");
+        }
+    }
+
+    fn log_unproxied(&self, peer: IpAddr, error: &str) {
+        if let Some(others) = self.unproxied.tell() {
+            warn!(%peer, others, error, "connection closed: it did not come through a trusted proxy");
         }
     }
 }
@@ -62,27 +79,66 @@ impl Drop for Place {
 pub(super) async fn run<S: Spool>(
     mut stream: TcpStream,
     peer: SocketAddr,
+    mut place: Place,
     door: Arc<Door>,
     front_end: Arc<FrontEnd<S>>,
-    sessions: Arc<Sessions>,
+    refusals: Arc<Refusals>,
     shutdown: CancellationToken,
 ) {
-    let client = peer.ip().to_canonical();
-    let settings = &front_end.settings;
-    let _place = match sessions.enter(client, settings.max_connections, settings.max_connections_per_client) {
-        Ok(place) => place,
-        Err(refusal) => {
-            info!(%client, reply = %refusal, "connection refused");
-            let mut line = bytes::BytesMut::new();
-            refusal.write_to(&mut line);
-            // The client learns why if it listens; the connection ends either way.
-            let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&line)).await;
-            return;
-        }
-    };
+    let peer = peer.ip().to_canonical();
     // Replies are gathered by the session; waiting for more to send would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
-        debug!(%client, %error, "TCP_NODELAY could not be set");
+        debug!(%peer, %error, "TCP_NODELAY could not be set");
     }
-    converse(stream, Client::at(client), door, front_end, shutdown).await;
+    let client = if door.listener.proxy_protocol {
+        let trusted = front_end.access.trusts_proxy(peer);
+        let client = tokio::select! {
+            () = shutdown.cancelled() => return,
+            client = through_proxy(&mut stream, peer, trusted, &refusals) => client,
+        };
+        let Some(client) = client else { return };
+        client
+    } else {
+        Client::at(peer)
+    };
+    if let Err(refusal) = place.is_of_client(client.address, front_end.settings.max_connections_per_client) {
+        refusals.log(client.address, &refusal);
+        let _ = timeout(Duration::from_secs(1), stream.write_all(&line(&refusal))).await;
+        hang_up(&mut stream).await;
+        return;
+    }
+    converse_at(place, stream, client, door, front_end, shutdown).await;
+}
+
+/// Who the client is by the PROXY header; `None` if there is none that can be believed.
+async fn through_proxy<T>(io: &mut T, peer: IpAddr, trusted: bool, refusals: &Refusals) -> Option<Client>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    if !trusted {
+        refusals.log_unproxied(peer, "the address is in none of access.trusted_proxies");
+        return None;
+    }
+    match timeout(PROXY_HEADER, proxy::read(io)).await {
+        Ok(Ok(Some(address))) => Some(Client::behind(peer, address)),
+        Ok(Ok(None)) => Some(Client::at(peer)),
+        Ok(Err(ProxyError::Nothing)) => {
+            debug!(%peer, "the proxy connected and closed");
+            None
+        }
+        Ok(Err(error)) => {
+            refusals.log_unproxied(peer, &error.to_string());
+            None
+        }
+        Err(_) => {
+            refusals.log_unproxied(peer, "no PROXY header came within 10 seconds; is the sender set to send one?");
+            None
+        }
+    }
+}
+
+fn line(reply: &Reply) -> bytes::BytesMut {
+    let mut line = bytes::BytesMut::new();
+    reply.write_to(&mut line);
+    line
 }

@@ -1,19 +1,30 @@
 //! Accepts connections, and ends them in order on shutdown.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::connection::{self, Sessions};
-use super::{Door, FrontEnd};
+use super::connection::{self, Refusals};
+use super::places::Sessions;
+use super::{Door, FrontEnd, reply};
 use crate::spool::Spool;
+use crate::telemetry::Seldom;
+
+/// A file descriptor to give up when there are no others, so that who cannot be served hears it
+/// instead of waiting in the system's backlog.
+struct Spare(Option<File>);
 
 /// Serves one listener until `shutdown`; then waits for the open sessions, which finish the message
 /// they are in. When it is dropped, so are they.
+///
+/// What waits here is bounded: the sessions by their places, those that are refused by [`Refusals`].
 pub async fn serve<S: Spool>(
     listener: TcpListener,
     door: Arc<Door>,
@@ -22,6 +33,8 @@ pub async fn serve<S: Spool>(
     shutdown: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
+    let refusals = Arc::new(Refusals::default());
+    let (mut spare, failures) = (Spare::new(), Seldom::every(Duration::from_secs(10)));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -32,14 +45,25 @@ pub async fn serve<S: Spool>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (door, front_end, sessions) = (Arc::clone(&door), Arc::clone(&front_end), Arc::clone(&sessions));
-                tasks.spawn(connection::run(stream, peer, door, front_end, sessions, shutdown.clone()));
-            }
+            Ok((stream, peer)) => match sessions.enter(front_end.settings.max_connections) {
+                Ok(place) => {
+                    let (door, front_end, refusals) = (Arc::clone(&door), Arc::clone(&front_end), Arc::clone(&refusals));
+                    tasks.spawn(connection::run(stream, peer, place, door, front_end, refusals, shutdown.clone()));
+                }
+                Err(refusal) => {
+                    if let Some(rest) = refusals.refuse(stream, peer.ip(), &refusal) {
+                        tasks.spawn(rest);
+                    }
+                }
+            },
             Err(error) => {
-                // Out of file descriptors, mostly: the sessions that end will free some.
-                warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if let Some(others) = failures.tell() {
+                    warn!(%error, others, "a connection could not be accepted");
+                }
+                if !(is_exhaustion(&error) && spare.refuse_one(&listener, &refusals)) {
+                    // The sessions that end will free some.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }
@@ -47,6 +71,31 @@ pub async fn serve<S: Spool>(
     while let Some(ended) = tasks.join_next().await {
         note(ended);
     }
+}
+
+impl Spare {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    /// Accepts one connection in place of the spare descriptor, tells it why it is closed, and takes
+    /// the descriptor back. Whether all of that went well.
+    fn refuse_one(&mut self, listener: &TcpListener, refusals: &Refusals) -> bool {
+        let had_one = self.0.take().is_some();
+        let accepted = listener.accept().now_or_never();
+        if let Some(Ok((stream, peer))) = accepted {
+            // It cannot be heard out: the descriptor is needed for the next.
+            drop(refusals.refuse(stream, peer.ip(), &reply::TOO_MANY_CONNECTIONS));
+        }
+        *self = Self::new();
+        had_one && self.0.is_some()
+    }
+}
+
+/// Whether the process (EMFILE) or the system (ENFILE) is out of file descriptors.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error.raw_os_error().is_some_and(|code| [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).contains(&code))
 }
 
 /// A session that panicked has cost its client the connection, and nobody else anything.

@@ -94,12 +94,19 @@ pub const HELP: Reply = Reply::new(
 pub const SHUTTING_DOWN: Reply = Reply::new(421, (4, 3, 2), "Shutting down, try again later");
 /// RFC 5321 section 4.5.3.2: the client was silent for too long.
 pub const TIMED_OUT: Reply = Reply::new(421, (4, 4, 2), "No command for too long, closing");
+/// A command or a message that has begun, but hardly goes on.
+pub const TOO_SLOW: Reply = Reply::new(421, (4, 4, 2), "Too slow, closing");
+/// A client that may not relay, and has not logged in for too long.
+pub const STRANGER: Reply = Reply::new(421, (4, 7, 0), "Connected for too long without the right to relay, closing");
 /// Too many refusals in one session.
 pub const TOO_MANY_ERRORS: Reply = Reply::new(421, (4, 7, 0), "Too many errors, closing");
 /// The listener's limit on sessions.
 pub const TOO_MANY_CONNECTIONS: Reply = Reply::new(421, (4, 3, 2), "Too many connections, try again later");
 /// The listener's limit on sessions of one client.
 pub const TOO_MANY_CONNECTIONS_FROM_CLIENT: Reply = Reply::new(421, (4, 7, 0), "Too many connections from your address, try again later");
+/// `max_connections` of an application.
+pub const TOO_MANY_CONNECTIONS_OF_APPLICATION: Reply =
+    Reply::new(421, (4, 7, 0), "Too many connections of your application, try again later");
 
 /// RFC 5321 section 4.5.3.1.10: the client sends the rest in another transaction.
 pub const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, (4, 5, 3), "Too many recipients, send the rest in another transaction");

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use postrider_providers::contract::Envelope;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::command::{Command, CommandError};
+use super::places::Place;
 use super::reply::{self, Reply};
-use super::stream::{Line, Stream, StreamError};
+use super::stream::{Limits, Line, Stream, StreamError};
 use super::{Door, FrontEnd};
 use crate::access::{Client, Standing};
 use crate::spool::Spool;
@@ -25,6 +27,7 @@ pub struct Session<T, S: Spool> {
     pub(super) state: State,
     /// Refusals since the last message was taken.
     pub(super) errors: u32,
+    place: Place,
     shutdown: CancellationToken,
 }
 
@@ -67,7 +70,7 @@ pub enum Next {
     Close(Reply),
 }
 
-/// Runs one session over any stream, to its end.
+/// Runs one session over any stream, to its end. No limit counts it.
 pub async fn converse<T: AsyncRead + AsyncWrite + Unpin, S: Spool>(
     io: T,
     client: Client,
@@ -75,19 +78,35 @@ pub async fn converse<T: AsyncRead + AsyncWrite + Unpin, S: Spool>(
     front_end: Arc<FrontEnd<S>>,
     shutdown: CancellationToken,
 ) {
-    Session::new(io, client, door, front_end, shutdown).run().await;
+    converse_at(Place::uncounted(), io, client, door, front_end, shutdown).await;
+}
+
+/// Runs one session that has a place among the others.
+pub(super) async fn converse_at<T: AsyncRead + AsyncWrite + Unpin, S: Spool>(
+    place: Place,
+    io: T,
+    client: Client,
+    door: Arc<Door>,
+    front_end: Arc<FrontEnd<S>>,
+    shutdown: CancellationToken,
+) {
+    let mut session = Session::new(io, client, door, front_end, shutdown);
+    session.place = place;
+    session.run().await;
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     fn new(io: T, client: Client, door: Arc<Door>, front_end: Arc<FrontEnd<S>>, shutdown: CancellationToken) -> Self {
+        let limits = Limits { timeout: front_end.settings.timeout, min_rate: front_end.settings.min_rate };
         Self {
-            stream: Stream::new(io, front_end.settings.timeout),
+            stream: Stream::new(io, limits),
             standing: front_end.access.recognise(&door.listener, &client),
             door,
             client,
             front_end,
             state: State::Connected,
             errors: 0,
+            place: Place::uncounted(),
             shutdown,
         }
     }
@@ -95,22 +114,50 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     /// Runs the session to its end.
     async fn run(mut self) {
         let greeting = Reply::plain(220, format!("{} ESMTP Postrider", self.front_end.settings.hostname));
-        self.stream.reply(&greeting);
-        match self.dialogue().await {
+        let ended = match self.take_place() {
+            Ok(()) => {
+                self.stream.reply(&greeting);
+                self.dialogue().await
+            }
+            Err(refusal) => Ok(refusal),
+        };
+        match ended {
             Ok(last) => self.stream.reply(&last),
-            Err(StreamError::TimedOut) => self.stream.reply(&reply::TIMED_OUT),
+            Err(StreamError::TimedOut) => self.dismiss(&reply::TIMED_OUT),
+            Err(StreamError::TooSlow) => self.dismiss(&reply::TOO_SLOW),
+            Err(StreamError::NotReading) => info!(client = %self.client.address, "session ended: the client does not read its replies"),
             Err(StreamError::Closed) => debug!(client = %self.client.address, "the client closed the connection"),
             Err(StreamError::Broken(error)) => debug!(client = %self.client.address, %error, "the connection broke"),
         }
         self.stream.close().await;
     }
 
+    /// Counts the session as one of the application that the client was recognised as. To be asked
+    /// whenever the standing has changed; what is refused ends the session.
+    pub(super) fn take_place(&mut self) -> Result<(), Reply> {
+        self.place.is_of_application(self.standing.application.as_deref()).inspect_err(|refusal| {
+            let application = self.standing.application.as_ref().map(|application| tracing::field::display(&application.name));
+            info!(client = %self.client.address, application, reply = %refusal, "connection refused");
+        })
+    }
+
+    /// Ends the session of a client that takes too long.
+    fn dismiss(&mut self, reply: &Reply) {
+        info!(client = %self.client.address, %reply, "session ended: the client takes too long");
+        self.stream.reply(reply);
+    }
+
     /// Answers commands until something ends the session; returns the last reply.
     async fn dialogue(&mut self) -> Result<Reply, StreamError> {
+        let stranger_until = Instant::now() + self.front_end.settings.stranger_timeout;
         loop {
             let line = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return Ok(reply::SHUTTING_DOWN),
+                () = sleep_until(stranger_until), if self.standing.recognised.is_none() => {
+                    info!(client = %self.client.address, "session ended: a stranger stayed too long");
+                    return Ok(reply::STRANGER);
+                }
                 line = self.stream.line() => line?,
             };
             let next = match line {

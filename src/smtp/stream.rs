@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::reply::Reply;
 
@@ -17,8 +17,21 @@ use super::reply::Reply;
 /// paths and parameters of SMTPUTF8 and SIZE need more.
 pub const MAX_LINE: usize = 2048;
 
-/// How much is read from the socket at once.
-const READ_SIZE: usize = 32 * 1024;
+/// How much is read from the socket at once, of content and of commands. A session that waits for a
+/// command holds no more than the smaller buffer, and most sessions do nothing else.
+const READ_CONTENT: usize = 32 * 1024;
+const READ_COMMAND: usize = MAX_LINE;
+
+/// Replies are written when there are so many octets of them, though the client has sent more: one
+/// that does not read cannot fill the memory with them.
+const MAX_OUTPUT: usize = 16 * 1024;
+
+/// How long the end of a connection may take: the last reply, and what the client has still sent.
+const LAST_WORD: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How much of it is read.
+const LINGER_OCTETS: usize = 1 << 20;
 
 /// A buffered connection.
 #[derive(Debug)]
@@ -26,7 +39,24 @@ pub struct Stream<T> {
     io: T,
     input: BytesMut,
     output: BytesMut,
-    timeout: Duration,
+    limits: Limits,
+    pace: Pace,
+}
+
+/// How long a client may keep the session waiting.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For each silence, each command line, and each reply that it has to read.
+    pub timeout: Duration,
+    /// The fewest octets a second of content, beyond a grace of `timeout`.
+    pub min_rate: u32,
+}
+
+/// How one content arrives. Only waiting counts: a slow disk is not the client's fault.
+#[derive(Debug, Default)]
+struct Pace {
+    octets: u64,
+    waited: Duration,
 }
 
 /// One line of a client.
@@ -47,6 +77,10 @@ pub enum StreamError {
     Closed,
     /// The client was silent for too long.
     TimedOut,
+    /// It sends, but so little that no end comes in sight.
+    TooSlow,
+    /// It does not read what it is told.
+    NotReading,
     /// The connection broke.
     Broken(io::Error),
 }
@@ -57,9 +91,17 @@ impl From<io::Error> for StreamError {
     }
 }
 
+impl Pace {
+    /// How much longer the client may be waited for now.
+    fn patience(&self, limits: &Limits) -> Duration {
+        let earned = Duration::from_secs(self.octets / u64::from(limits.min_rate.max(1)));
+        (limits.timeout + earned).saturating_sub(self.waited).min(limits.timeout)
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
-    pub fn new(io: T, timeout: Duration) -> Self {
-        Self { io, input: BytesMut::with_capacity(READ_SIZE), output: BytesMut::new(), timeout }
+    pub fn new(io: T, limits: Limits) -> Self {
+        Self { io, input: BytesMut::new(), output: BytesMut::new(), limits, pace: Pace::default() }
     }
 
     /// Queues a reply; it is written before the next wait.
@@ -74,14 +116,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
                 self.io.write_all_buf(&mut self.output).await?;
                 self.io.flush().await
             };
-            timeout(self.timeout, write).await.map_err(|_| StreamError::TimedOut)??;
+            timeout(self.limits.timeout, write).await.map_err(|_| StreamError::NotReading)??;
+            self.output = BytesMut::new();
         }
         Ok(())
     }
 
     /// The next command line. Cancel safe: what was read stays in the buffer.
     pub async fn line(&mut self) -> Result<Line, StreamError> {
+        self.pace = Pace::default();
+        if self.output.len() > MAX_OUTPUT {
+            self.flush().await?;
+        }
         let mut skipping = false;
+        let mut deadline = None;
+        let mut has_begun = !self.input.is_empty();
         loop {
             if let Some(end) = memchr(b'\n', &self.input) {
                 let mut line = self.input.split_to(end + 1);
@@ -98,14 +147,40 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
                 self.input.clear();
                 skipping = true;
             }
-            self.fill().await?;
+            if self.input.is_empty() {
+                // The buffer of the content before.
+                self.input = BytesMut::new();
+            }
+            self.flush().await?;
+            //= https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.2.7
+            //# An SMTP server SHOULD have a timeout of at least 5 minutes while it
+            //# is awaiting the next command from the sender.
+            let until = *deadline.get_or_insert_with(|| Instant::now() + self.limits.timeout);
+            match timeout_at(until, self.fill(READ_COMMAND)).await {
+                Err(_) if has_begun => return Err(StreamError::TooSlow),
+                Err(_) => return Err(StreamError::TimedOut),
+                Ok(filled) => filled?,
+            }
+            if !has_begun {
+                // Once begun, it gets its time once: an octet now and then does not keep a session.
+                has_begun = true;
+                deadline = None;
+            }
         }
     }
 
     /// What has arrived and was not consumed; waits for more when that is nothing.
     pub async fn data(&mut self) -> Result<&[u8], StreamError> {
         if self.input.is_empty() {
-            self.fill().await?;
+            self.flush().await?;
+            let (patience, asked) = (self.pace.patience(&self.limits), Instant::now());
+            match timeout(patience, self.fill(READ_CONTENT)).await {
+                Err(_) if patience < self.limits.timeout => return Err(StreamError::TooSlow),
+                Err(_) => return Err(StreamError::TimedOut),
+                Ok(filled) => filled?,
+            }
+            self.pace.waited += asked.elapsed();
+            self.pace.octets += self.input.len() as u64;
         }
         Ok(&self.input)
     }
@@ -115,17 +190,33 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
         self.input.advance(count);
     }
 
-    async fn fill(&mut self) -> Result<(), StreamError> {
-        self.flush().await?;
-        self.input.reserve(READ_SIZE);
-        let read = timeout(self.timeout, self.io.read_buf(&mut self.input)).await.map_err(|_| StreamError::TimedOut)??;
+    async fn fill(&mut self, size: usize) -> Result<(), StreamError> {
+        self.input.reserve(size);
+        let read = self.io.read_buf(&mut self.input).await?;
         if read == 0 { Err(StreamError::Closed) } else { Ok(()) }
     }
 
     /// Ends the connection in order.
     pub async fn close(mut self) {
         // The client may be gone already; then there is nobody to tell.
-        let _ = self.flush().await;
-        let _ = timeout(Duration::from_secs(1), self.io.shutdown()).await;
+        let _ = timeout(LAST_WORD, self.flush()).await;
+        hang_up(&mut self.io).await;
     }
+}
+
+/// Ends our half, and reads what the client has still sent, for a bounded time: a socket that is
+/// closed with something unread in it is reset, and the reset overtakes the reply.
+pub async fn hang_up<T: AsyncRead + AsyncWrite + Unpin>(io: &mut T) {
+    let listen = async {
+        io.shutdown().await?;
+        let mut unread = BytesMut::with_capacity(READ_COMMAND);
+        let mut octets = 0;
+        while octets < LINGER_OCTETS && io.read_buf(&mut unread).await? > 0 {
+            octets += unread.len();
+            unread.clear();
+        }
+        io::Result::Ok(())
+    };
+    // However it ends, it is the end.
+    let _ = timeout(LINGER, listen).await;
 }

@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use postrider_providers::contract::{Message, MessageId, ProviderName, RecipientIndex};
 use rusqlite::OptionalExtension;
 
+use self::body::Arriving;
 pub use self::body::SqliteSink;
 use self::layout::Layout;
 use self::record::Unread;
@@ -45,13 +46,16 @@ pub struct Settings {
     /// How much disk space is set apart, so that a queue that has filled the disk can be worked off;
     /// 0 for none. It takes what the log may grow to, about 24 MiB.
     pub reserve: u64,
+    /// How much memory the bodies that have arrived and not left it yet may take together, in octets,
+    /// beyond 16 KiB for each; a body that finds none left goes to its file early.
+    pub memory_max: usize,
 }
 
 impl Settings {
     /// The usual settings for a directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), inline_max: 256 * 1024, reserve: 32 * 1024 * 1024 }
+        Self { data_dir: data_dir.into(), inline_max: 256 * 1024, reserve: 32 * 1024 * 1024, memory_max: 64 * 1024 * 1024 }
     }
 }
 
@@ -67,6 +71,7 @@ struct Shared {
     reader: Worker<Read>,
     layout: Layout,
     inline_max: u64,
+    arriving: Arc<Arriving>,
     limits: Limits,
     /// What was set aside since somebody was told.
     set_aside: Mutex<Vec<String>>,
@@ -120,6 +125,7 @@ impl SqliteSpool {
             reader,
             layout,
             inline_max: settings.inline_max,
+            arriving: Arriving::new(settings.memory_max),
             limits,
             set_aside: Mutex::default(),
             lock: Mutex::new(Some(lock)),
@@ -180,7 +186,8 @@ impl Spool for SqliteSpool {
     type Sink = SqliteSink;
 
     fn body(&self, id: MessageId) -> SqliteSink {
-        SqliteSink::new(id, self.shared.layout.clone(), self.shared.inline_max)
+        let arriving = Arc::clone(&self.shared.arriving);
+        SqliteSink::new(id, self.shared.layout.clone(), self.shared.inline_max, arriving)
     }
 
     async fn store(&self, message: Arc<Message>, lease: bool) -> Result<(), SpoolError> {

@@ -1,11 +1,18 @@
 //! Bodies while they arrive: small ones in memory, large ones in a file that is renamed when complete.
+//!
+//! All of them together keep to one bound of memory, however many arrive at once: a body that finds
+//! none left goes to its file early, and in smaller pieces. What is in memory counts until it leaves
+//! it: it has to be committed, and may then wait in the queue's window for a while.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use postrider_providers::contract::{Body, MessageId};
+use tokio::sync::Semaphore;
 
 use super::error;
 use super::layout::{Layout, private_options, sync_dir};
@@ -14,11 +21,35 @@ use crate::spool::{BodySink, SpoolError};
 /// How much is collected before it is written to a file.
 const CHUNK: usize = 256 * 1024;
 
+/// What each body may hold whatever the others do, so that small messages stay in memory: a file of
+/// its own with its fsyncs costs a small message more than everything else does.
+const SMALL: usize = 16 * 1024;
+
+/// How many files are written to at the same time. More would not be faster, and each takes a thread.
+const WRITERS: usize = 32;
+
+/// The memory that all bodies share which have arrived and not left it yet, and their turns at
+/// writing to files.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    max: usize,
+    used: AtomicUsize,
+    turns: Semaphore,
+}
+
+/// One body's part of it.
+#[derive(Debug)]
+struct Part {
+    arriving: Arc<Arriving>,
+    octets: usize,
+}
+
 /// Takes the body of one message.
 pub struct SqliteSink {
     id: MessageId,
     layout: Layout,
     inline_max: u64,
+    part: Part,
     /// What has not been written to the file yet; everything, while there is no file.
     buffer: BytesMut,
     target: Target,
@@ -40,9 +71,52 @@ struct PartFile {
     keep: bool,
 }
 
+/// A body in memory with the room that it takes.
+struct Counted {
+    bytes: Bytes,
+    _part: Part,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Arriving {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, used: AtomicUsize::new(0), turns: Semaphore::new(WRITERS) })
+    }
+}
+
+impl Part {
+    /// Takes what a buffer of `capacity` octets needs beyond [`SMALL`]. Whether that was there to be
+    /// had; it is counted in any case, because the buffer exists.
+    fn cover(&mut self, capacity: usize) -> bool {
+        let wanted = capacity.saturating_sub(SMALL);
+        if wanted <= self.octets {
+            return true;
+        }
+        let more = wanted - self.octets;
+        self.octets = wanted;
+        self.arriving.used.fetch_add(more, Ordering::Relaxed) + more <= self.arriving.max
+    }
+
+    fn give_back(&mut self) {
+        self.arriving.used.fetch_sub(std::mem::take(&mut self.octets), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
 impl SqliteSink {
-    pub(super) fn new(id: MessageId, layout: Layout, inline_max: u64) -> Self {
-        Self { id, layout, inline_max, buffer: BytesMut::new(), target: Target::Memory }
+    pub(super) fn new(id: MessageId, layout: Layout, inline_max: u64, arriving: Arc<Arriving>) -> Self {
+        let part = Part { arriving, octets: 0 };
+        Self { id, layout, inline_max, part, buffer: BytesMut::new(), target: Target::Memory }
     }
 
     /// Moves the buffer to the file, which is created the first time.
@@ -59,12 +133,16 @@ impl SqliteSink {
         };
         let path = self.layout.incoming().join(format!("{}.tmp", self.id));
         let bytes = std::mem::take(&mut self.buffer);
+        // It is never closed, so there always is a turn to wait for.
+        let turn = self.part.arriving.turns.acquire().await.ok();
         let flushed = blocking(move || {
             let mut part = part.map_or_else(|| PartFile::create(path), Ok)?;
             part.append(&bytes)?;
             Ok(part)
         })
         .await;
+        drop(turn);
+        self.part.give_back();
         match flushed {
             Ok(part) => {
                 self.target = Target::File(part);
@@ -86,12 +164,16 @@ impl BodySink for SqliteSink {
             Target::Failed(error) => return Err(error.clone()),
         };
         self.buffer.extend_from_slice(&bytes);
-        if self.buffer.len() as u64 > room { self.flush().await } else { Ok(()) }
+        let covered = self.part.cover(self.buffer.capacity());
+        if self.buffer.len() as u64 > room || !covered && self.buffer.len() >= SMALL { self.flush().await } else { Ok(()) }
     }
 
     async fn finish(mut self) -> Result<Body, SpoolError> {
         if matches!(self.target, Target::Memory) {
-            return Ok(Body::Inline(self.buffer.freeze()));
+            let bytes = self.buffer.freeze();
+            // It takes the room with it, until its last holder lets go of it.
+            let is_counted = self.part.octets > 0;
+            return Ok(Body::Inline(if is_counted { Bytes::from_owner(Counted { bytes, _part: self.part }) } else { bytes }));
         }
         self.flush().await?;
         let Target::File(part) = self.target else {

@@ -111,6 +111,37 @@ async fn a_body_that_is_not_finished_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn bodies_go_to_files_early_when_together_they_take_too_much_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let settings = Settings { reserve: 0, memory_max: 80_000, ..Settings::new(dir) };
+    let (spool, _) = SqliteSpool::open(settings).await.unwrap();
+    let arrive = async |size: usize| {
+        let mut sink = spool.body(MessageId::generate());
+        for _ in 0..size / 1000 {
+            sink.write(Bytes::from_static(&[b'x'; 1000])).await.unwrap();
+        }
+        sink
+    };
+    // What is there first stays in memory; the second finds no room; a small one needs none.
+    let first = arrive(60_000).await;
+    assert!(names(dir, "incoming").is_empty());
+    let second = arrive(60_000).await;
+    assert_eq!(names(dir, "incoming").len(), 1);
+    let small = arrive(8_000).await;
+    assert_eq!(names(dir, "incoming").len(), 1);
+
+    let first = first.finish().await.unwrap();
+    assert!(matches!(&first, Body::Inline(bytes) if bytes.len() == 60_000));
+    assert!(matches!(second.finish().await.unwrap(), Body::File { len: 60_000, .. }));
+    assert!(matches!(small.finish().await.unwrap(), Body::Inline(bytes) if bytes.len() == 8_000));
+    // The first counts for as long as somebody has it.
+    assert!(matches!(arrive(60_000).await.finish().await.unwrap(), Body::File { .. }));
+    drop(first);
+    assert!(matches!(arrive(60_000).await.finish().await.unwrap(), Body::Inline(_)));
+}
+
+#[tokio::test]
 async fn a_body_from_elsewhere_is_refused() {
     let fixture = OnDisk::fresh().await;
     let path = fixture.dir.path().join("elsewhere.eml");

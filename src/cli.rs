@@ -1,6 +1,7 @@
 //! The command line: what `postrider` can be told to do, and the exit code of each outcome.
 
 mod check;
+mod descriptors;
 mod send;
 mod serve;
 

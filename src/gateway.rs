@@ -242,6 +242,7 @@ fn smtp_settings(config: &Config) -> smtp::Settings {
         hostname: config.server.hostname.to_string(),
         max_connections: config.access.max_connections,
         max_connections_per_client: config.access.max_connections_per_client,
+        timeout: config.access.idle_timeout,
         ..smtp::Settings::default()
     }
 }

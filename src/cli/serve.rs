@@ -19,6 +19,7 @@ pub(super) async fn run(path: &Path) -> Exit {
     for warning in warnings {
         warn!("{}", warning.title());
     }
+    super::descriptors::provide_for(config.access.max_connections);
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
         return fail(Exit::Unavailable, "signals cannot be handled on this system");

@@ -59,6 +59,8 @@ pub(super) struct Listener {
 pub(super) struct Access {
     /// Who may relay without AUTH.
     pub(super) trusted_networks: Vec<String>,
+    /// Who is believed about who the client is.
+    pub(super) trusted_proxies: Vec<String>,
     /// The largest message taken.
     pub(super) max_message_size: Size,
     /// The most recipients of one message.
@@ -67,6 +69,8 @@ pub(super) struct Access {
     pub(super) max_connections: usize,
     /// The most of them from one address.
     pub(super) max_connections_per_client: usize,
+    /// How long a client may be silent.
+    pub(super) idle_timeout: Span,
     /// What happens to a bare CR or LF in content.
     pub(super) bare_newline: BareNewline,
 }
@@ -79,15 +83,18 @@ impl Default for Access {
             max_recipients,
             max_connections,
             max_connections_per_client,
+            idle_timeout,
             bare_newline,
             ..
         } = settings::Access::default();
         Self {
             trusted_networks: trusted_networks.iter().map(ToString::to_string).collect(),
+            trusted_proxies: Vec::new(),
             max_message_size: Size(max_message_size),
             max_recipients,
             max_connections,
             max_connections_per_client,
+            idle_timeout: Span(idle_timeout),
             bare_newline,
         }
     }

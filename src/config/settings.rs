@@ -184,6 +184,8 @@ pub struct Access {
     pub max_connections: usize,
     /// The most of them from one address.
     pub max_connections_per_client: usize,
+    /// How long a client may be silent.
+    pub idle_timeout: Duration,
     /// What happens to a bare CR or LF in content.
     pub bare_newline: BareNewline,
 }
@@ -202,6 +204,7 @@ impl Default for Access {
             max_recipients: 1000,
             max_connections: 1000,
             max_connections_per_client: 100,
+            idle_timeout: Duration::from_secs(300),
             bare_newline: BareNewline::default(),
         }
     }

@@ -20,12 +20,19 @@ pub fn summary(config: &Config) -> String {
     line("data", config.server.data_dir.display().to_string());
     line("listens on", list(config.listeners.iter().map(|listener| listener.bind)));
     line("may relay", if access.trusted_networks.is_empty() { "nobody".to_owned() } else { list(&access.trusted_networks) });
+    if !access.trusted_proxies.is_empty() {
+        let proxied = list(config.listeners.iter().filter(|listener| listener.proxy_protocol).map(|listener| listener.bind));
+        let proxied = if proxied.is_empty() { "no listener" } else { &proxied };
+        line("proxies", format!("{}; PROXY header on {proxied}", list(&access.trusted_proxies)));
+    }
     let bare_newline = match access.bare_newline {
         BareNewline::Normalize => "becomes CRLF",
         BareNewline::Reject => "is refused",
     };
     line("accepts", format!("{}, {} recipients; a bare CR or LF {bare_newline}", Size(access.max_message_size), access.max_recipients));
-    line("connections", format!("{}, of them {} from one client", access.max_connections, access.max_connections_per_client));
+    let idle = Span(access.idle_timeout);
+    let (all, one) = (access.max_connections, access.max_connections_per_client);
+    line("connections", format!("{all}, of them {one} from one client; closed after {idle} of silence"));
 
     let _ = writeln!(text, "\nproviders");
     let width = config.providers.iter().map(|provider| provider.name.as_str().len()).max().unwrap_or(0);
@@ -70,13 +77,15 @@ pub fn summary_json(config: &Config) -> Value {
     let rate = |rate: &Option<Rate>| rate.map(|rate| rate.to_string());
     json!({
         "server": { "hostname": &*config.server.hostname, "data_dir": config.server.data_dir },
-        "listeners": config.listeners.iter().map(|listener| json!({ "bind": listener.bind.to_string(), "tls": "off" })).collect::<Vec<_>>(),
+        "listeners": config.listeners.iter().map(|listener| json!({ "bind": listener.bind.to_string(), "tls": "off", "proxy_protocol": listener.proxy_protocol })).collect::<Vec<_>>(),
         "access": {
             "trusted_networks": access.trusted_networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "trusted_proxies": access.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "max_message_size": access.max_message_size,
             "max_recipients": access.max_recipients,
             "max_connections": access.max_connections,
             "max_connections_per_client": access.max_connections_per_client,
+            "idle_timeout_seconds": access.idle_timeout.as_secs_f64(),
             "bare_newline": match access.bare_newline { BareNewline::Normalize => "normalize", BareNewline::Reject => "reject" },
         },
         "providers": config.providers.iter().map(|provider| json!({

@@ -49,6 +49,7 @@ impl Checker<'_, '_> {
 pub(super) fn validate(file: &File, document: &Document<'_>, secrets: Secrets, findings: &mut Findings) -> Config {
     let mut checker = Checker { document, findings };
     let providers = checker.providers(&file.providers, secrets);
+    checker.proxies(file.listeners.as_deref(), &file.access);
     Config {
         server: checker.server(&file.server),
         listeners: checker.listeners(file.listeners.as_deref()),

@@ -1,8 +1,11 @@
 //! `[access]`: refuses what would be an open relay.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use postrider_providers::settings::Span;
 
 use super::Checker;
 use crate::config::document::setting;
@@ -21,6 +24,12 @@ const LARGEST_MESSAGE: u64 = 1 << 30;
 
 /// RFC 5321 section 4.5.3.1.7: content of 64K octets at least must be taken.
 const SMALLEST_LIMIT: u64 = 64 << 10;
+
+/// Shorter ones end sessions of clients that are only busy; longer ones keep those that are gone.
+const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(3600);
+
+/// RFC 5321 section 4.5.3.2.7.
+const USUAL_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Checker<'_, '_> {
     pub(super) fn access(&mut self, access: &file::Access) -> Access {
@@ -51,27 +60,64 @@ impl Checker<'_, '_> {
                     .help("write 100 or more, unless every client copes with less"),
             );
         }
+        self.idle_timeout(access.idle_timeout);
         Access {
-            trusted_networks: self.networks(&access.trusted_networks),
-            trusted_proxies: Vec::new(),
+            trusted_networks: self.networks(
+                "trusted_networks",
+                "who is in it may send mail as anyone, to anyone",
+                &access.trusted_networks,
+            ),
+            trusted_proxies: self.networks("trusted_proxies", "who is in it may pretend to be any client", &access.trusted_proxies),
             password_file: None,
             max_message_size: size,
             max_recipients: access.max_recipients,
             max_connections: access.max_connections,
             max_connections_per_client: per_client,
+            idle_timeout: access.idle_timeout.0,
             bare_newline: access.bare_newline,
         }
     }
 
-    fn networks(&mut self, written: &[String]) -> Vec<IpNet> {
+    fn idle_timeout(&mut self, written: Span) {
+        let span = self.value(&setting!["access", "idle_timeout"]);
+        if !IDLE_TIMEOUT.contains(&written.0) {
+            self.push(
+                Problem::error(format!("`idle_timeout` cannot be {written}"))
+                    .at(span, "expected between \"10s\" and \"1h\"")
+                    .help("write idle_timeout = \"5m\", or remove the line"),
+            );
+        } else if written.0 < USUAL_IDLE_TIMEOUT {
+            self.push(
+                Problem::warning(format!("`idle_timeout` is only {written}"))
+                    .at(span, "clients may count on 5 minutes (RFC 5321 section 4.5.3.2.7)")
+                    .help("write \"5m\" or more, unless every client copes with less"),
+            );
+        }
+    }
+
+    /// Refuses listeners that would believe nobody.
+    pub(super) fn proxies(&mut self, listeners: Option<&[Option<file::Listener>]>, access: &file::Access) {
+        for (index, listener) in listeners.unwrap_or_default().iter().enumerate() {
+            if access.trusted_proxies.is_empty() && listener.as_ref().is_some_and(|listener| listener.proxy_protocol) {
+                let span = self.value(&setting!["listener", index, "proxy_protocol"]);
+                self.push(
+                    Problem::error("no load balancer is trusted to say who the client is")
+                        .at(span, "nobody could connect")
+                        .help("add trusted_proxies = [\"192.0.2.10\"] to `[access]`, with the addresses of your load balancers"),
+                );
+            }
+        }
+    }
+
+    fn networks(&mut self, key: &'static str, meaning: &str, written: &[String]) -> Vec<IpNet> {
         let before = self.findings.problems.len();
         let mut networks = Vec::new();
         for (index, text) in written.iter().enumerate() {
-            let span = self.value(&setting!["access", "trusted_networks", index]);
+            let span = self.value(&setting!["access", key, index]);
             match parse_network(text) {
                 Ok(network) => {
                     if let Some(problem) = judge(text, network) {
-                        self.push(problem.at(span, "who is in it may send mail as anyone, to anyone"));
+                        self.push(problem.at(span, meaning));
                     }
                     networks.push(network);
                 }
@@ -83,7 +129,7 @@ impl Checker<'_, '_> {
             && let Some(problem) = IpNet::aggregate(&networks).into_iter().find_map(|network| judge(&network.to_string(), network))
             && !problem.is_warning
         {
-            let span = self.value(&setting!["access", "trusted_networks"]);
+            let span = self.value(&setting!["access", key]);
             self.push(problem.at(span, "together, these networks cover all of it"));
         }
         networks

@@ -49,7 +49,8 @@ impl Checker<'_, '_> {
                     .help("remove the line for the default, 127.0.0.1:2525"),
             );
         }
-        bound.into_iter().map(|(_, bind)| Listener::plain(bind)).collect()
+        let proxied = |index: usize| listeners[index].as_ref().is_some_and(|listener| listener.proxy_protocol);
+        bound.into_iter().map(|(index, bind)| Listener { proxy_protocol: proxied(index), ..Listener::plain(bind) }).collect()
     }
 
     /// Refuses what the file may ask for, but this version cannot give.
@@ -61,14 +62,6 @@ impl Checker<'_, '_> {
                 Problem::error("this version does not speak TLS to clients yet")
                     .at(span, "expected \"off\"")
                     .help(format!("write tls = \"off\"; {help}")),
-            );
-        }
-        if listener.proxy_protocol {
-            let span = self.value(&setting!["listener", index, "proxy_protocol"]);
-            self.push(
-                Problem::error("this version does not speak the PROXY protocol yet")
-                    .at(span, "expected false")
-                    .help("let the load balancer keep the client's address, or let clients connect directly"),
             );
         }
         if listener.auth_without_tls {

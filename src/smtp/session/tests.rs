@@ -1,5 +1,7 @@
 //! Dialogues: what a client says, and every reply it gets.
 
+mod patience;
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -11,7 +11,12 @@ pub struct Client(BufReader<TcpStream>);
 impl Client {
     /// Connects and says EHLO.
     pub async fn connect(server: SocketAddr) -> std::io::Result<Self> {
-        let mut client = Self(BufReader::new(TcpStream::connect(server).await?));
+        Self::over(TcpStream::connect(server).await?).await
+    }
+
+    /// Waits for the greeting, whatever it says, and says EHLO.
+    pub async fn over(stream: TcpStream) -> std::io::Result<Self> {
+        let mut client = Self(BufReader::new(stream));
         client.reply().await?;
         client.command("EHLO client.example").await?;
         Ok(client)

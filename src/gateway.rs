@@ -7,7 +7,6 @@ use std::time::Duration;
 use postrider_providers::contract::{Connected, ProviderName};
 use postrider_providers::http::ContextError;
 use postrider_providers::registry::Context;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -128,7 +127,7 @@ impl<S: Spool> Gateway<S> {
         let mut listeners = Vec::new();
         for listener in &config.listeners {
             let address = listener.bind;
-            let bound = TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })?;
+            let bound = smtp::bind(address).map_err(|source| StartError::Bind { address, source })?;
             listeners.push((bound, Arc::new(Door { listener: listener.clone() })));
         }
         let addresses = listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect();

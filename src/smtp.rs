@@ -31,7 +31,7 @@ use crate::queue::Queue;
 use crate::route::Router;
 use crate::spool::Spool;
 
-pub use listener::serve;
+pub use listener::{bind, serve};
 pub use places::Sessions;
 pub use session::converse;
 

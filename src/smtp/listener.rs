@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -17,9 +18,26 @@ use super::{Door, FrontEnd, reply};
 use crate::spool::Spool;
 use crate::telemetry::Seldom;
 
+/// How many connections wait to be accepted; the system may keep it lower (`net.core.somaxconn`). The
+/// usual 128 overflows when a thousand clients come back at once, after a restart. Some of them then
+/// take their connection for open, and wait in vain for a greeting.
+const BACKLOG: u32 = 4096;
+
 /// A file descriptor to give up when there are no others, so that who cannot be served hears it
 /// instead of waiting in the system's backlog.
 struct Spare(Option<File>);
+
+/// Listens on `address`.
+///
+/// # Errors
+/// What the system says.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart must not wait until the connections of the process before are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves one listener until `shutdown`; then waits for the open sessions, which finish the message
 /// they are in. When it is dropped, so are they.

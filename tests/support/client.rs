@@ -28,6 +28,11 @@ impl Client {
         self.reply().await
     }
 
+    /// Sends these octets and waits for nothing.
+    pub async fn write(&mut self, octets: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(octets).await
+    }
+
     async fn reply(&mut self) -> std::io::Result<String> {
         loop {
             let mut line = String::new();

@@ -21,9 +21,16 @@ impl Postrider {
 
     /// As [`Postrider::start`]; gives what it printed when it ended instead.
     pub fn try_start(directory: &Path, config: &str) -> Result<Self, String> {
+        Self::try_start_with(directory, config, |_| ())
+    }
+
+    /// As [`Postrider::try_start`], with the command changed before its arguments are added.
+    pub fn try_start_with(directory: &Path, config: &str, change: impl FnOnce(&mut Command)) -> Result<Self, String> {
         let path = directory.join("postrider.toml");
         std::fs::write(&path, config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_postrider"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+        change(&mut command);
+        let mut child = command
             .args(["serve", "--config"])
             .arg(&path)
             .stdin(Stdio::null())
@@ -70,6 +77,13 @@ impl Postrider {
     /// Where it takes mail.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The most memory that it has held so far, in octets (`VmHWM`).
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        peak.expect("Linux tells it") * 1024
     }
 
     /// `kill -9`.

@@ -68,7 +68,9 @@ impl Provider for Collector {
         let mut answer = String::new();
         let outcome = match timeout_at(attempt.deadline, stream.read_line(&mut answer)).await {
             Ok(Ok(_)) => match answer.trim_end().split_once(' ') {
-                Some(("ok", id)) => Outcome::Relayed(Receipt { remote_id: Some(id.to_owned()), reply: answer.trim_end().to_owned() }),
+                Some(("ok", id)) => {
+                    Outcome::Relayed(Receipt { remote_id: Some(id.to_owned()), reply: answer.trim_end().to_owned(), ..Receipt::default() })
+                }
                 // A refusal in the collector's own words: this message is final, and never shopped around.
                 Some(("no", why)) => return Err(Failure::Rejected(Diagnostic::during("collect", why))),
                 _ => Outcome::InDoubt(Diagnostic::during("collect", format!("an answer that means nothing: {answer:?}"))),

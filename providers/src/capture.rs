@@ -144,7 +144,7 @@ impl Provider for Capture {
         };
         match tokio::time::timeout_at(attempt.deadline, self.write(&attempt, body)).await {
             Ok(Ok(path)) => {
-                let receipt = Receipt { remote_id: None, reply: format!("written to {}", path.display()) };
+                let receipt = Receipt { reply: format!("written to {}", path.display()), ..Receipt::default() };
                 Ok(Report::uniform(&attempt.recipients, &Outcome::Relayed(receipt)))
             }
             Ok(Err(error)) => Err(self.unavailable(&error)),

@@ -13,13 +13,14 @@ mod notification;
 mod outcome;
 mod provider;
 mod status;
+pub mod xtext;
 
 pub use address::{Address, AddressError};
 pub use attempt::Attempt;
 pub use body::{Body, BodyReader};
 pub use envelope::{BodyType, Envelope, Recipient, RecipientIndex, ReversePath};
 pub use message::{Message, MessageId, Origin, ParseMessageIdError};
-pub use notification::{Notify, OriginalRecipient, Returned};
+pub use notification::{Notify, OriginalRecipient, OriginalRecipientError, Returned};
 pub use outcome::{BreakerSignal, Delivery, Failure, Outcome, Receipt, Report};
 pub use provider::{Capabilities, Connected, DynProvider, Provider, ProviderName};
 pub use status::{Diagnostic, EnhancedStatus};

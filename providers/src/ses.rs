@@ -224,7 +224,7 @@ impl Ses {
             Ok(Ok(output)) => {
                 let remote_id = output.message_id().map(str::to_owned);
                 let reply = format!("200 {}", remote_id.as_deref().unwrap_or("without a MessageId"));
-                return uniform(&Outcome::Relayed(Receipt { remote_id, reply }));
+                return uniform(&Outcome::Relayed(Receipt { remote_id, reply, ..Receipt::default() }));
             }
             Ok(Err(error)) => judge(&error, progress.all_sent(), "SendEmail"),
             Err(Silence(silence)) => {

@@ -15,6 +15,7 @@
 //!
 //! The test below holds the methods to this table.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Diagnostic, RecipientIndex};
@@ -59,6 +60,11 @@ pub struct Receipt {
     pub remote_id: Option<String>,
     /// Its answer, for the log.
     pub reply: String,
+    /// The SMTP host that gave the answer; `None` when it was no reply of SMTP.
+    pub remote: Option<Arc<str>>,
+    /// Whether what the sender asked about notifications went along, so that the next hop reports
+    /// success (RFC 3461 section 5.2.1). Otherwise that ends here, and the gateway reports it.
+    pub dsn: bool,
 }
 
 /// Why nothing was handed over.

@@ -1,6 +1,7 @@
 //! Enhanced status codes and the words that go into logs and notifications.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// An enhanced mail system status code (RFC 3463): class, subject, detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Diagnostic {
     pub code: Option<u16>,
     /// The enhanced status, when known.
     pub status: Option<EnhancedStatus>,
+    /// The SMTP host whose reply this is; `None` when it is no reply of SMTP.
+    pub remote: Option<Arc<str>>,
     /// What was being done: an SMTP verb, `connect`, `SendEmail`; empty when that adds nothing.
     pub during: &'static str,
     /// The server's own words, or ours.
@@ -43,20 +46,20 @@ impl Diagnostic {
     /// Something this side noticed.
     #[must_use]
     pub fn local(text: impl Into<String>) -> Self {
-        Self { code: None, status: None, during: "", text: text.into() }
+        Self { code: None, status: None, remote: None, during: "", text: text.into() }
     }
 
     /// Something this side noticed while doing `during`.
     #[must_use]
     pub fn during(during: &'static str, text: impl Into<String>) -> Self {
-        Self { code: None, status: None, during, text: text.into() }
+        Self { code: None, status: None, remote: None, during, text: text.into() }
     }
 
     /// A server's answer.
     #[must_use]
     pub fn reply(during: &'static str, code: u16, text: impl Into<String>) -> Self {
         let text = text.into();
-        Self { code: Some(code), status: EnhancedStatus::parse_prefix(&text), during, text }
+        Self { code: Some(code), status: EnhancedStatus::parse_prefix(&text), remote: None, during, text }
     }
 }
 

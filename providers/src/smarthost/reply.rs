@@ -88,7 +88,7 @@ impl Reply {
     /// The reply as the provider's receipt.
     pub(super) fn receipt(&self) -> Receipt {
         let text = self.text();
-        Receipt { remote_id: remote_id(&text).map(str::to_owned), reply: format!("{} {text}", self.code) }
+        Receipt { remote_id: remote_id(&text).map(str::to_owned), reply: format!("{} {text}", self.code), ..Receipt::default() }
     }
 }
 

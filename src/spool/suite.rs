@@ -3,6 +3,8 @@
 //! An implementation writes a [`Fixture`] and calls [`every_promise!`] with it. Times are whole
 //! milliseconds, the precision that a store has to keep.
 
+mod fidelity;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +13,8 @@ use postrider_providers::contract::{
     Address, Body, BodyType, Envelope, Message, MessageId, Origin, ProviderName, Recipient, RecipientIndex, ReversePath,
 };
 
-use super::{BodySink, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored};
+pub(crate) use self::fidelity::*;
+use super::{RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored};
 
 /// A store under test.
 #[allow(async_fn_in_trait, reason = "the tests run each fixture on the thread that made it")]
@@ -40,6 +43,7 @@ macro_rules! every_promise {
     ($fixture:ty) => {
         $crate::spool::suite::every_promise! { $fixture:
             a_message_comes_back_exactly_as_it_was_stored
+            what_was_asked_about_notifications_and_who_asked_comes_back
             a_body_of_any_size_comes_back
             a_message_is_leased_to_one_node_at_a_time
             a_message_stored_with_a_lease_is_claimed_by_nobody
@@ -147,90 +151,6 @@ fn ids(claimed: &[Stored]) -> Vec<MessageId> {
 
 fn lost(result: Result<(), SpoolError>, id: MessageId) {
     assert!(matches!(result, Err(SpoolError::LeaseLost(lost)) if lost == id), "the lease is lost, not {result:?}");
-}
-
-pub(crate) async fn a_message_comes_back_exactly_as_it_was_stored(mut fixture: impl Fixture) {
-    let many: Vec<Recipient> = (0..1000).map(|n| Recipient::from(address(&format!("user{n}@Example.ORG")))).collect();
-    let odd = ["\"a b\"@x", "\"a@b\"@x", "a@[IPv6:::1]", "bücher@bücher.example", "Same@example.org", "Same@example.org"];
-    let odd: Vec<Recipient> = odd.iter().map(|text| Recipient::from(address(text))).collect();
-    let envelopes = [
-        Envelope {
-            reverse_path: ReversePath::Null,
-            recipients: many,
-            body_type: BodyType::EightBitMime,
-            smtputf8: false,
-            returned: None,
-            envelope_id: None,
-        },
-        Envelope {
-            reverse_path: ReversePath::Mailbox(address("\"Jörg @\"@Exämple.com")),
-            recipients: odd,
-            body_type: BodyType::SevenBit,
-            smtputf8: true,
-            returned: None,
-            envelope_id: None,
-        },
-    ];
-    let body = Bytes::from_static(b"Subject: \xff\x00\r\n\r\n.\r\nno newline at the end");
-    for envelope in envelopes {
-        let body = Body::Inline(body.clone());
-        let message = Arc::new(Message {
-            id: MessageId::generate(),
-            received: at(0) + Duration::from_millis(7),
-            origin: Origin::default(),
-            envelope,
-            body,
-        });
-        fixture.spool().store(message, false).await.unwrap();
-    }
-    let before = claim(fixture.spool(), 1).await;
-    fixture.crash().await;
-    let after = claim(fixture.spool(), 1).await;
-    assert_eq!(before.len(), 2);
-    assert_eq!(after.len(), 2);
-    for (first, second) in before.iter().zip(&after) {
-        assert_eq!(first.message.id, second.message.id);
-        assert_eq!(first.message.envelope, second.message.envelope);
-    }
-    let reverse_paths: Vec<_> = after.iter().map(|stored| stored.message.envelope.reverse_path.as_str().to_owned()).collect();
-    assert_eq!(reverse_paths, ["", "\"Jörg @\"@Exämple.com"]);
-    assert_eq!(after[0].message.envelope.reverse_path, ReversePath::Null);
-    assert_eq!(after[0].message.envelope.body_type, BodyType::EightBitMime);
-    assert_eq!(after[0].message.envelope.recipients[999].address.as_str(), "user999@Example.ORG");
-    assert_eq!(after[0].recipients, vec![RecipientState::Pending; 1000]);
-    assert!(after[1].message.envelope.smtputf8);
-    assert_eq!(after[1].message.envelope.recipients[3].address.as_str(), "bücher@bücher.example");
-    for stored in &after {
-        assert_eq!(stored.message.received, at(0) + Duration::from_millis(7));
-        assert_eq!(stored.message.body.bytes().await.unwrap(), body);
-        assert_eq!(stored.attempts, 0);
-    }
-}
-
-pub(crate) async fn a_body_of_any_size_comes_back(mut fixture: impl Fixture) {
-    // Around the size above which a store with files keeps bodies in them, and well beyond.
-    let sizes = [0, 1, 4096, 256 * 1024 - 1, 256 * 1024, 256 * 1024 + 1, 1_500_000];
-    for (seconds, size) in sizes.into_iter().enumerate() {
-        let id = MessageId::generate();
-        let content = Bytes::from((0..size).map(|n| (n % 251) as u8).collect::<Vec<_>>());
-        let mut sink = fixture.spool().body(id);
-        for piece in content.chunks(70_001) {
-            sink.write(content.slice_ref(piece)).await.unwrap();
-        }
-        let body = sink.finish().await.unwrap();
-        assert_eq!(body.len(), size as u64);
-        let mut message = Arc::unwrap_or_clone(message_for(seconds as u64, &["a@example.org"], body));
-        message.id = id;
-        fixture.spool().store(Arc::new(message), false).await.unwrap();
-    }
-    fixture.crash().await;
-    let claimed = claim(fixture.spool(), FAR).await;
-    assert_eq!(claimed.len(), sizes.len());
-    for (stored, size) in claimed.iter().zip(sizes) {
-        let body = stored.message.body.bytes().await.unwrap();
-        assert_eq!(body.len(), size);
-        assert!(body.iter().enumerate().all(|(n, octet)| *octet == (n % 251) as u8), "the octets of {size}");
-    }
 }
 
 pub(crate) async fn a_message_is_leased_to_one_node_at_a_time(fixture: impl Fixture) {

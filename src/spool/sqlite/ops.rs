@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex};
+use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex, Returned};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::Fault;
@@ -70,8 +70,9 @@ fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path)
     let received = millis(message.received);
     let inserted = db
         .prepare_cached(
-            "INSERT INTO messages (id, received, reverse_path, body_type, smtputf8, size, body_file, due, owner) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?2, ?8) ON CONFLICT DO NOTHING",
+            "INSERT INTO messages (id, received, reverse_path, body_type, smtputf8, size, body_file, due, owner, \
+             returned, envelope_id, application, client) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?2, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             id.as_bytes(),
@@ -82,6 +83,10 @@ fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path)
             i64::try_from(message.body.len()).unwrap_or(i64::MAX),
             body_file,
             owner,
+            message.envelope.returned.map(Returned::as_str),
+            message.envelope.envelope_id.as_deref(),
+            message.origin.application.as_deref(),
+            message.origin.client.map(|client| client.to_string()),
         ])?;
     if inserted == 0 {
         return refused(format!("message {id} is stored already; every message needs an id of its own"));
@@ -89,9 +94,20 @@ fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path)
     if let Some(data) = data {
         db.prepare_cached("INSERT INTO bodies (id, data) VALUES (?1, ?2)")?.execute(params![id.as_bytes(), &data[..]])?;
     }
-    let mut recipient = db.prepare_cached("INSERT INTO recipients (message, position, address, state) VALUES (?1, ?2, ?3, 'pending')")?;
+    let mut recipient = db.prepare_cached(
+        "INSERT INTO recipients (message, position, address, state, notify, original_type, original) \
+         VALUES (?1, ?2, ?3, 'pending', ?4, ?5, ?6)",
+    )?;
     for (position, one) in (0_i64..).zip(&message.envelope.recipients) {
-        recipient.execute(params![id.as_bytes(), position, one.address.as_str()])?;
+        let original = one.original.as_ref();
+        recipient.execute(params![
+            id.as_bytes(),
+            position,
+            one.address.as_str(),
+            one.notify.map(|notify| notify.to_string()),
+            original.map(|original| &*original.address_type),
+            original.map(|original| &*original.address),
+        ])?;
     }
     Ok(())
 }

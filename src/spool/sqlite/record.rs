@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use postrider_providers::contract::{Address, Body, BodyType, Envelope, Message, MessageId, Origin, ProviderName, Recipient, ReversePath};
+use postrider_providers::contract::{
+    Address, Body, BodyType, Envelope, Message, MessageId, Notify, Origin, OriginalRecipient, ProviderName, Recipient, Returned,
+    ReversePath, xtext,
+};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error;
@@ -78,8 +81,10 @@ pub(super) fn parse_state(state: &str, provider: Option<&str>) -> Result<Recipie
 
 /// Reads a whole message and checks that it is what was written.
 pub(super) fn load(db: &Connection, bodies: &Path, id: MessageId) -> Result<Stored, Unread> {
-    let mut statement =
-        db.prepare_cached("SELECT received, reverse_path, body_type, smtputf8, size, body_file, attempts FROM messages WHERE id = ?1")?;
+    let mut statement = db.prepare_cached(
+        "SELECT received, reverse_path, body_type, smtputf8, size, body_file, attempts, returned, envelope_id, application, client \
+         FROM messages WHERE id = ?1",
+    )?;
     let row = statement.query_row([id.as_bytes()], MessageRow::read)?;
     let reverse_path = match &row.reverse_path {
         None => ReversePath::Null,
@@ -95,8 +100,15 @@ pub(super) fn load(db: &Connection, bodies: &Path, id: MessageId) -> Result<Stor
         None => inline_body(db, id, row.size)?,
         Some(name) => file_body(bodies, &name, row.size)?,
     };
-    let envelope = Envelope { reverse_path, recipients, body_type, smtputf8: row.smtputf8, returned: None, envelope_id: None };
-    let message = Message { id, received: from_millis(row.received), origin: Origin::default(), envelope, body };
+    let returned = row.returned.as_deref().map(|text| known(text, Returned::parse(text), "part to be returned")).transpose()?;
+    if let Some(text) = row.envelope_id.as_deref().filter(|text| !xtext::is_printable(text, false)) {
+        return Err(Unread::Record(format!("{text:?} is no envelope id")));
+    }
+    let envelope_id = row.envelope_id.map(Arc::from);
+    let client = row.client.as_deref().map(|text| known(text, text.parse().ok(), "IP address")).transpose()?;
+    let origin = Origin { application: row.application.map(Arc::from), client };
+    let envelope = Envelope { reverse_path, recipients, body_type, smtputf8: row.smtputf8, returned, envelope_id };
+    let message = Message { id, received: from_millis(row.received), origin, envelope, body };
     Ok(Stored { message: Arc::new(message), recipients: states, attempts: row.attempts })
 }
 
@@ -108,6 +120,10 @@ struct MessageRow {
     size: i64,
     body_file: Option<String>,
     attempts: u32,
+    returned: Option<String>,
+    envelope_id: Option<String>,
+    application: Option<String>,
+    client: Option<String>,
 }
 
 impl MessageRow {
@@ -120,13 +136,18 @@ impl MessageRow {
             size: row.get(4)?,
             body_file: row.get(5)?,
             attempts: row.get(6)?,
+            returned: row.get(7)?,
+            envelope_id: row.get(8)?,
+            application: row.get(9)?,
+            client: row.get(10)?,
         })
     }
 }
 
 fn load_recipients(db: &Connection, id: MessageId) -> Result<(Vec<Recipient>, Vec<RecipientState>), Unread> {
-    let mut statement =
-        db.prepare_cached("SELECT position, address, state, provider FROM recipients WHERE message = ?1 ORDER BY position")?;
+    let mut statement = db.prepare_cached(
+        "SELECT position, address, state, provider, notify, original_type, original FROM recipients WHERE message = ?1 ORDER BY position",
+    )?;
     let mut rows = statement.query([id.as_bytes()])?;
     let (mut recipients, mut states) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
@@ -137,10 +158,30 @@ fn load_recipients(db: &Connection, id: MessageId) -> Result<(Vec<Recipient>, Ve
         let address: String = row.get(1)?;
         let state: String = row.get(2)?;
         let provider: Option<String> = row.get(3)?;
-        recipients.push(Recipient::from(parse_address(&address)?));
+        let notify: Option<String> = row.get(4)?;
+        recipients.push(Recipient {
+            address: parse_address(&address)?,
+            notify: notify.map(|text| known(&text, Notify::parse(&text), "request for notifications")).transpose()?,
+            original: original(row.get(5)?, row.get(6)?)?,
+        });
         states.push(parse_state(&state, provider.as_deref()).map_err(Unread::Record)?);
     }
     if recipients.is_empty() { Err(Unread::Record("it has no recipients".into())) } else { Ok((recipients, states)) }
+}
+
+fn original(address_type: Option<String>, address: Option<String>) -> Result<Option<OriginalRecipient>, Unread> {
+    let (address_type, address) = match (address_type, address) {
+        (None, None) => return Ok(None),
+        (address_type, address) => (address_type.unwrap_or_default(), address.unwrap_or_default()),
+    };
+    OriginalRecipient::new(&address_type, &address)
+        .map(Some)
+        .map_err(|error| Unread::Record(format!("the original recipient {address:?} of type {address_type:?}: {error}")))
+}
+
+/// What a text was read as, if anything.
+fn known<T>(text: &str, value: Option<T>, what: &str) -> Result<T, Unread> {
+    value.ok_or_else(|| Unread::Record(format!("'{text}' is no {what}")))
 }
 
 fn inline_body(db: &Connection, id: MessageId, size: i64) -> Result<Body, Unread> {

@@ -6,7 +6,7 @@ mod torn;
 use std::path::Path;
 
 use bytes::Bytes;
-use postrider_providers::contract::Body;
+use postrider_providers::contract::{Body, Origin};
 
 use super::*;
 use crate::spool::suite::{self, Fixture};
@@ -264,13 +264,73 @@ async fn the_schema_is_the_one_that_was_released() {
     let released = [
         "bodies(id data)",
         "limits(key tat)",
-        "messages(id received reverse_path body_type smtputf8 size body_file attempts due owner)",
+        "messages(id received reverse_path body_type smtputf8 size body_file attempts due owner returned envelope_id application client)",
         "nodes(id alive_until)",
         "probe(at)",
-        "recipients(message position address state provider asked diagnostic)",
+        "recipients(message position address state provider asked diagnostic notify original_type original)",
         "set_aside(id at reason)",
     ];
-    assert_eq!((version, columns), (1, released.map(String::from).to_vec()), "a released step is never edited: add the next one");
+    assert_eq!((version, columns), (2, released.map(String::from).to_vec()), "a released step is never edited: add the next one");
+}
+
+#[tokio::test]
+async fn a_spool_of_the_first_schema_is_taken_over_with_the_mail_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (waiting, held) = (MessageId::generate(), MessageId::generate());
+    {
+        let db = outside(dir.path());
+        db.pragma_update(None, "journal_mode", "wal").unwrap();
+        db.execute_batch(include_str!("schema/0001.sql")).unwrap();
+        db.pragma_update(None, "application_id", 0x506f_7374).unwrap();
+        db.pragma_update(None, "user_version", 1).unwrap();
+        for (id, due) in [(waiting, Some(1_800_000_000_000_i64)), (held, None)] {
+            db.execute(
+                "INSERT INTO messages VALUES (?1, 1800000000000, 'a@b.example', '8bitmime', 0, 4, NULL, 2, ?2, NULL)",
+                (id.as_bytes(), due),
+            )
+            .unwrap();
+            db.execute("INSERT INTO bodies VALUES (?1, x'61620d0a')", [id.as_bytes()]).unwrap();
+        }
+        let recipient = "INSERT INTO recipients VALUES (?1, ?2, ?3, ?4, ?5, NULL, NULL)";
+        db.execute(recipient, (waiting.as_bytes(), 0, "c@d.example", "relayed", None::<&str>)).unwrap();
+        db.execute(recipient, (waiting.as_bytes(), 1, "e@d.example", "in_doubt", Some("ses.eu"))).unwrap();
+        db.execute(recipient, (held.as_bytes(), 0, "f@d.example", "held", Some("ses.eu"))).unwrap();
+    }
+    let (spool, recovered) = open(dir.path()).await;
+    assert_eq!(recovered, Recovered::default());
+    let counts = spool.counts().await.unwrap();
+    assert_eq!((counts.messages, counts.waiting, counts.held), (2, 1, 1));
+
+    let stored = suite::claim(&spool, 1).await.remove(0);
+    assert_eq!((stored.message.id, stored.attempts), (waiting, 2));
+    assert_eq!(stored.recipients, [RecipientState::Relayed, RecipientState::InDoubt(suite::provider("ses.eu"))]);
+    assert_eq!(stored.message.body.bytes().await.unwrap(), "ab\r\n");
+    assert_eq!(stored.message.origin, Origin::default());
+    let envelope = &stored.message.envelope;
+    assert_eq!((envelope.returned, &envelope.envelope_id), (None, &None));
+    assert!(envelope.recipients.iter().all(|recipient| recipient.notify.is_none() && recipient.original.is_none()));
+    spool.settle(suite::settlement(waiting, &[(1, RecipientState::Relayed)])).await.unwrap();
+    assert_eq!(spool.counts().await.unwrap().messages, 1);
+}
+
+#[tokio::test]
+async fn what_is_written_about_notifications_is_read_with_suspicion() {
+    for damage in [
+        "messages SET returned = 'ALL' WHERE id",
+        "messages SET envelope_id = 'a' || char(13) || char(10) || 'b' WHERE id",
+        "messages SET client = 'nowhere' WHERE id",
+        "recipients SET notify = 'ALWAYS' WHERE message",
+        "recipients SET original = 'a' || char(10) || 'b', original_type = 'rfc822' WHERE message",
+        "recipients SET original_type = 'rfc822' WHERE message",
+        "recipients SET original = 'a@b' WHERE message",
+    ] {
+        let fixture = OnDisk::fresh().await;
+        let message = suite::message(0, b"x");
+        fixture.spool().store(message.clone(), false).await.unwrap();
+        assert_eq!(outside(fixture.dir.path()).execute(&format!("UPDATE {damage} = ?1"), [message.id.as_bytes()]).unwrap(), 1);
+        assert_eq!(suite::claim(fixture.spool(), 9).await.len(), 0, "{damage}");
+        assert_eq!(fixture.spool().renew(suite::at(9), suite::at(99)).await.unwrap().set_aside.len(), 1, "{damage}");
+    }
 }
 
 #[tokio::test]

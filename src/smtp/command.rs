@@ -2,9 +2,13 @@
 
 use std::fmt;
 
-use postrider_providers::contract::{Address, AddressError, BodyType, ReversePath};
+use std::sync::Arc;
+
+use postrider_providers::contract::{Address, AddressError, BodyType, Notify, OriginalRecipient, Returned, ReversePath};
 
 use super::reply::{self, Reply};
+
+mod dsn;
 
 /// One command line (RFC 5321 section 4.1.1), parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +19,8 @@ pub enum Command {
     Ehlo(String),
     /// `MAIL FROM:<path> parameters`.
     Mail(MailCommand),
-    /// `RCPT TO:<path>`.
-    Rcpt(ForwardPath),
+    /// `RCPT TO:<path> parameters`.
+    Rcpt(RcptCommand),
     /// `DATA`.
     Data,
     /// `RSET`.
@@ -42,6 +46,21 @@ pub struct MailCommand {
     pub body_type: BodyType,
     /// `SMTPUTF8` (RFC 6531).
     pub smtputf8: bool,
+    /// `RET=` (RFC 3461 section 4.3).
+    pub returned: Option<Returned>,
+    /// `ENVID=` (RFC 3461 section 4.4), decoded.
+    pub envelope_id: Option<Arc<str>>,
+}
+
+/// RCPT with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RcptCommand {
+    /// The forward-path.
+    pub path: ForwardPath,
+    /// `NOTIFY=` (RFC 3461 section 4.1).
+    pub notify: Option<Notify>,
+    /// `ORCPT=` (RFC 3461 section 4.2).
+    pub original: Option<OriginalRecipient>,
 }
 
 /// Whom RCPT names.
@@ -121,7 +140,8 @@ fn mail(argument: &str) -> Result<MailCommand, CommandError> {
     let rest = strip_keyword(argument, "FROM:").ok_or_else(|| syntax("Expected MAIL FROM:<address>"))?;
     let (path, parameters) = path(rest, "Expected MAIL FROM:<address>")?;
     let reverse_path = if path.is_empty() { ReversePath::Null } else { ReversePath::Mailbox(mailbox(path, (5, 1, 7))?) };
-    let mut mail = MailCommand { reverse_path, size: None, body_type: BodyType::SevenBit, smtputf8: false };
+    let mut mail =
+        MailCommand { reverse_path, size: None, body_type: BodyType::SevenBit, smtputf8: false, returned: None, envelope_id: None };
     let mut seen = Vec::new();
     for parameter in parameters {
         let (keyword, value) = parameter.split_once('=').map_or((parameter, None), |(keyword, value)| (keyword, Some(value)));
@@ -132,6 +152,8 @@ fn mail(argument: &str) -> Result<MailCommand, CommandError> {
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => mail.body_type = BodyType::EightBitMime,
             ("BODY", _) => return Err(syntax("Expected BODY=7BIT or BODY=8BITMIME")),
             ("SMTPUTF8", None) => mail.smtputf8 = true,
+            ("RET", value) => mail.returned = Some(dsn::returned(value)?),
+            ("ENVID", value) => mail.envelope_id = Some(dsn::envelope_id(value)?),
             ("SIZE" | "SMTPUTF8", _) => return Err(syntax("Expected SIZE=octets, or SMTPUTF8 without a value")),
             _ => return Err(unknown_parameter(&keyword)),
         }
@@ -146,20 +168,24 @@ fn mail(argument: &str) -> Result<MailCommand, CommandError> {
     Ok(mail)
 }
 
-fn rcpt(argument: &str) -> Result<ForwardPath, CommandError> {
+fn rcpt(argument: &str) -> Result<RcptCommand, CommandError> {
     let rest = strip_keyword(argument, "TO:").ok_or_else(|| syntax("Expected RCPT TO:<address>"))?;
-    let (path, mut parameters) = path(rest, "Expected RCPT TO:<address>")?;
-    if let Some(parameter) = parameters.next() {
-        let keyword = parameter.split('=').next().unwrap_or_default().to_ascii_uppercase();
-        return Err(unknown_parameter(&keyword));
+    let (path, parameters) = path(rest, "Expected RCPT TO:<address>")?;
+    let (mut notify, mut original) = (None, None);
+    for parameter in parameters {
+        let (keyword, value) = parameter.split_once('=').map_or((parameter, None), |(keyword, value)| (keyword, Some(value)));
+        match keyword.to_ascii_uppercase().as_str() {
+            "NOTIFY" => dsn::once(&mut notify, dsn::notify(value)?)?,
+            "ORCPT" => dsn::once(&mut original, dsn::original(value)?)?,
+            keyword => return Err(unknown_parameter(keyword)),
+        }
     }
     if path.is_empty() {
         return Err(CommandError(Reply::new(501, (5, 1, 3), "A recipient cannot be empty")));
     }
-    if path.eq_ignore_ascii_case("postmaster") {
-        return Ok(ForwardPath::Postmaster);
-    }
-    mailbox(path, (5, 1, 3)).map(ForwardPath::Mailbox)
+    let path =
+        if path.eq_ignore_ascii_case("postmaster") { ForwardPath::Postmaster } else { ForwardPath::Mailbox(mailbox(path, (5, 1, 3))?) };
+    Ok(RcptCommand { path, notify, original })
 }
 
 /// RFC 1870 section 4: up to 20 digits. What overflows is too large, not small.

@@ -23,7 +23,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     /// The extensions that this client is offered, one a line (RFC 5321 section 4.1.1.1).
     fn offers(&self) -> Vec<String> {
         let mut offers = vec!["PIPELINING".to_owned(), format!("SIZE {}", self.standing.max_message_size)];
-        offers.extend(["8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "HELP"].map(str::to_owned));
+        offers.extend(["8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "HELP"].map(str::to_owned));
         offers
     }
 }

@@ -28,8 +28,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             recipients: Vec::new(),
             body_type: mail.body_type,
             smtputf8: mail.smtputf8,
-            returned: None,
-            envelope_id: None,
+            returned: mail.returned,
+            envelope_id: mail.envelope_id,
         };
         self.state = State::Transaction(Transaction { greeting, envelope, size: mail.size });
         reply::SENDER_OK

@@ -1,20 +1,20 @@
 //! RCPT: names a recipient. Relaying is refused here, and so is what no route would take.
 
-use postrider_providers::contract::{Address, Recipient};
+use postrider_providers::contract::{Address, Notify, Recipient};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::info;
 
-use super::command::ForwardPath;
+use super::command::{ForwardPath, RcptCommand};
 use super::reply::{self, Reply};
 use super::session::{Session, State, Transaction};
 use crate::spool::Spool;
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
-    pub(super) fn rcpt(&mut self, path: ForwardPath) -> Reply {
+    pub(super) fn rcpt(&mut self, rcpt: RcptCommand) -> Reply {
         if !matches!(self.state, State::Transaction(_)) {
             return reply::NEED_MAIL;
         }
-        let address = match path {
+        let address = match rcpt.path {
             ForwardPath::Mailbox(address) => address,
             ForwardPath::Postmaster => match Address::parse(&format!("postmaster@{}", self.front_end.settings.hostname)) {
                 Ok(address) => address,
@@ -36,14 +36,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             info!(client = %self.client.address, from = %envelope.reverse_path, to = %address, "recipient refused: no route matches");
             return Reply::with_text(550, (5, 4, 4), format!("<{address}>: no route matches this sender and recipient"));
         }
-        if envelope.recipients.iter().any(|known| same_mailbox(&known.address, &address)) {
-            // Naming a recipient twice must not send them two copies.
+        if let Some(known) = envelope.recipients.iter_mut().find(|known| same_mailbox(&known.address, &address)) {
+            // Naming a recipient twice must not send them two copies. Both requests were accepted, so
+            // both are kept.
+            known.notify = Notify::merge(known.notify, rcpt.notify);
+            known.original = known.original.take().or(rcpt.original);
             return reply::RECIPIENT_OK;
         }
         if envelope.recipients.len() >= self.standing.max_recipients {
             return reply::TOO_MANY_RECIPIENTS;
         }
-        envelope.recipients.push(Recipient::from(address));
+        envelope.recipients.push(Recipient { address, notify: rcpt.notify, original: rcpt.original });
         reply::RECIPIENT_OK
     }
 }

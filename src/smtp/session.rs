@@ -191,7 +191,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             Command::Helo(name) => self.helo(name),
             Command::Ehlo(name) => self.ehlo(name),
             Command::Mail(mail) => self.mail(mail),
-            Command::Rcpt(path) => self.rcpt(path),
+            Command::Rcpt(rcpt) => self.rcpt(rcpt),
             Command::Data => return self.data().await,
             Command::Rset => {
                 self.reset();

@@ -15,6 +15,14 @@ fn mail_from(line: &str) -> MailCommand {
     }
 }
 
+/// Whom RCPT names, if it is a command and names a mailbox.
+fn mailbox(line: &str) -> Option<Address> {
+    match Command::parse(line.as_bytes()) {
+        Ok(Command::Rcpt(RcptCommand { path: ForwardPath::Mailbox(address), .. })) => Some(address),
+        _ => None,
+    }
+}
+
 fn code(line: &[u8]) -> u16 {
     match Command::parse(line) {
         Ok(command) => panic!("{:?} parsed as {command:?}", String::from_utf8_lossy(line)),
@@ -35,7 +43,7 @@ fn verbs_are_read_in_any_case() {
 #[test]
 fn a_path_is_kept_as_it_was_sent() {
     for path in ["a@b.example", "\"a b\"@x", "\"a>b\"@x", "\"a\\\"b\"@x", "A.B+c@EXAMPLE.com", "a@[IPv6:::1]"] {
-        let Command::Rcpt(ForwardPath::Mailbox(found)) = Command::parse(format!("RCPT TO:<{path}>").as_bytes()).unwrap() else { panic!() };
+        let Some(found) = mailbox(&format!("RCPT TO:<{path}>")) else { panic!() };
         assert_eq!(found.as_str(), path);
     }
 }
@@ -44,7 +52,8 @@ fn a_path_is_kept_as_it_was_sent() {
 fn the_null_reverse_path_is_a_case_of_its_own() {
     assert_eq!(mail_from("MAIL FROM:<>").reverse_path, ReversePath::Null);
     assert_eq!(code(b"RCPT TO:<>"), 501);
-    assert_eq!(Command::parse(b"RCPT TO:<postMaster>"), Ok(Command::Rcpt(ForwardPath::Postmaster)));
+    let plain = RcptCommand { path: ForwardPath::Postmaster, notify: None, original: None };
+    assert_eq!(Command::parse(b"RCPT TO:<postMaster>"), Ok(Command::Rcpt(plain)));
 }
 
 #[test]
@@ -84,8 +93,8 @@ fn wrong_lines_get_the_reply_that_rfc_5321_gives_them() {
         (b"MAIL FROM:<a@b> BODY=BINARYMIME", 501),
         (b"MAIL FROM:<a@b> FOO=1", 555),
         ("MAIL FROM:<\u{fc}@b>".as_bytes(), 553),
-        (b"RCPT TO:<a@b> NOTIFY=NEVER", 555),
-        (b"RCPT TO:<\"x> NOTIFY=NEVER\"@y.org> NOTIFY=NEVER", 555),
+        (b"RCPT TO:<a@b> FOO=NEVER", 555),
+        (b"RCPT TO:<\"x> FOO=NEVER\"@y.org> FOO=NEVER", 555),
         (b"RCPT TO:<a@b\x00c>", 501),
         (b"STARTTLS", 502),
         (b"BDAT 99999999999999999999999 LAST", 502),
@@ -103,11 +112,10 @@ proptest! {
 
     #[test]
     fn no_path_makes_the_parser_panic_or_change_it(path in "[ -~]{0,80}") {
-        if let Ok(Command::Rcpt(ForwardPath::Mailbox(address))) = Command::parse(format!("RCPT TO:<{path}>").as_bytes()) {
+        if let Some(address) = mailbox(&format!("RCPT TO:<{path}>")) {
             prop_assert!(path.ends_with(address.as_str()));
             // What is printed back into <> must be read as the same path again.
-            let again = Command::parse(format!("RCPT TO:<{address}>").as_bytes());
-            prop_assert_eq!(again, Ok(Command::Rcpt(ForwardPath::Mailbox(address))));
+            prop_assert_eq!(mailbox(&format!("RCPT TO:<{address}>")), Some(address));
         }
     }
 }

@@ -127,8 +127,8 @@ async fn a_message_is_taken_with_one_received_field_before_it() {
 async fn ehlo_offers_what_is_built_and_nothing_else() {
     let replies = gate().say("EHLO x\r\nQUIT\r\n").await;
     assert_eq!(
-        &replies[1..7],
-        ["250-relay.example", "250-PIPELINING", "250-SIZE 36700160", "250-8BITMIME", "250-ENHANCEDSTATUSCODES", "250-SMTPUTF8"]
+        &replies[1..8],
+        ["250-relay.example", "250-PIPELINING", "250-SIZE 36700160", "250-8BITMIME", "250-ENHANCEDSTATUSCODES", "250-SMTPUTF8", "250-DSN"]
     );
 }
 
@@ -175,6 +175,29 @@ async fn the_same_recipient_twice_gets_one_copy_and_too_many_wait_for_the_next_t
     assert_eq!(codes(&replies), ["220", "250", "250", "250", "250", "250", "452", "354", "250", "221"]);
     let (envelope, _) = gate.message().await;
     assert_eq!(envelope.recipients.iter().map(|recipient| recipient.address.as_str()).collect::<Vec<_>>(), ["c@d", "C@d"]);
+}
+
+#[tokio::test]
+async fn what_the_client_asks_about_notifications_goes_with_the_envelope() {
+    let gate = gate();
+    let replies = gate
+        .say(
+            "EHLO x\r\nMAIL FROM:<a@b> RET=full ENVID=QQ+20314\r\nRCPT TO:<c@d> NOTIFY=SUCCESS ORCPT=rfc822;First@d\r\nRCPT TO:<e@d> NOTIFY=NEVER\r\n\
+             RCPT TO:<f@d>\r\nRCPT TO:<c@D> NOTIFY=DELAY ORCPT=rfc822;Second@d\r\nRCPT TO:<g@d> NOTIFY=SOMETIMES\r\nDATA\r\n.\r\nQUIT\r\n",
+        )
+        .await;
+    assert_eq!(codes(&replies), ["220", "250", "250", "250", "250", "250", "250", "501", "354", "250", "221"]);
+    let (envelope, _) = gate.message().await;
+    assert_eq!((envelope.returned.unwrap().as_str(), envelope.envelope_id.as_deref()), ("FULL", Some("QQ 314")));
+    let asked: Vec<String> = envelope
+        .recipients
+        .iter()
+        .map(|recipient| {
+            let notify = recipient.notify.map_or("-".to_owned(), |notify| notify.to_string());
+            format!("{} {notify} {}", recipient.address, recipient.original.as_ref().map_or("-", |original| &original.address))
+        })
+        .collect();
+    assert_eq!(asked, ["c@d SUCCESS,DELAY First@d", "e@d NEVER -", "f@d - -"], "one that is named twice keeps both requests");
 }
 
 #[tokio::test]

@@ -7,12 +7,14 @@
 mod auth;
 mod client;
 mod dot;
+mod dsn;
 mod pool;
 mod reply;
 mod tls;
 mod transaction;
 mod verdict;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +27,7 @@ use self::client::Target;
 use self::pool::Pool;
 pub use self::tls::Tls;
 use self::transaction::{Stale, transact};
-use crate::contract::{Attempt, Capabilities, Connected, Delivery, Failure, Provider, ProviderName};
+use crate::contract::{Attempt, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Provider, ProviderName};
 use crate::registry::{Context, Settings, SettingsError};
 use crate::settings::{LimitSettings, Secret, Span};
 
@@ -83,6 +85,8 @@ pub struct Timeouts {
 /// The provider.
 struct SmartHost {
     target: Target,
+    /// The host as notifications name it.
+    name: Arc<str>,
     pool: Arc<Pool>,
 }
 
@@ -162,8 +166,17 @@ impl Settings for Config {
             timeouts: self.timeouts,
         };
         let concurrency = self.limits.concurrency.and_then(|most| usize::try_from(most).ok()).unwrap_or(DEFAULT_CONCURRENCY);
+        let remote = match self.host.parse() {
+            Ok(IpAddr::V4(address)) => format!("[{address}]"),
+            Ok(IpAddr::V6(address)) => format!("[IPv6:{address}]"),
+            Err(_) => self.host.clone(),
+        };
         let pool = Pool::new(self.idle_timeout.0, self.max_messages_per_connection, concurrency);
-        Ok(Connected { name, default_concurrency: DEFAULT_CONCURRENCY, provider: Arc::new(SmartHost { target, pool }) })
+        Ok(Connected {
+            name,
+            default_concurrency: DEFAULT_CONCURRENCY,
+            provider: Arc::new(SmartHost { target, name: remote.into(), pool }),
+        })
     }
 
     fn limits(&self) -> &LimitSettings {
@@ -193,8 +206,24 @@ impl Provider for SmartHost {
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
+        let mut delivery = self.try_connections(&attempt).await;
+        self.sign(&mut delivery);
+        delivery
+    }
+
+    async fn probe(&self) -> Result<(), Failure> {
+        let timeouts = &self.target.timeouts;
+        let connection = self.target.open(Instant::now() + timeouts.connect.0 + timeouts.command.0 * 8).await?;
+        connection.quit().await;
+        Ok(())
+    }
+}
+
+impl SmartHost {
+    /// Hands the attempt over on an idle connection, if there is one that still stands, or a new one.
+    async fn try_connections(&self, attempt: &Attempt) -> Delivery {
         if let Some(connection) = self.pool.take() {
-            match self.hand_over(connection, &attempt).await {
+            match self.hand_over(connection, attempt).await {
                 Ok(delivery) => return delivery,
                 // The host closed it while it was idle. It has taken in nothing, so this is no
                 // retry of a handover.
@@ -206,14 +235,23 @@ impl Provider for SmartHost {
             }
         }
         let connection = self.target.open(attempt.deadline).await?;
-        self.hand_over(connection, &attempt).await.unwrap_or_else(|stale| Err(stale.failure))
+        self.hand_over(connection, attempt).await.unwrap_or_else(|stale| Err(stale.failure))
     }
 
-    async fn probe(&self) -> Result<(), Failure> {
-        let timeouts = &self.target.timeouts;
-        let connection = self.target.open(Instant::now() + timeouts.connect.0 + timeouts.command.0 * 8).await?;
-        connection.quit().await;
-        Ok(())
+    /// Writes the host's name beside every reply, for notifications (RFC 3464 section 2.3.5).
+    fn sign(&self, delivery: &mut Delivery) {
+        let sign = |diagnostic: &mut Diagnostic| {
+            if diagnostic.code.is_some() {
+                diagnostic.remote = Some(Arc::clone(&self.name));
+            }
+        };
+        match delivery {
+            Err(failure) => sign(failure.diagnostic_mut()),
+            Ok(report) => report.outcomes.iter_mut().for_each(|(_, outcome)| match outcome {
+                Outcome::Relayed(receipt) => receipt.remote = Some(Arc::clone(&self.name)),
+                Outcome::Deferred(diagnostic) | Outcome::Bounced(diagnostic) | Outcome::InDoubt(diagnostic) => sign(diagnostic),
+            }),
+        }
     }
 }
 

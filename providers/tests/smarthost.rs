@@ -7,7 +7,8 @@ use std::time::Duration;
 use postrider_providers::conformance::smart_host::{Action, FakeSmartHost, Log, Script, Step};
 use postrider_providers::conformance::{address, attempt, content};
 use postrider_providers::contract::{
-    Attempt, Body, BodyType, Delivery, DynProvider, Failure, Outcome, ProviderName, RecipientIndex, ReversePath,
+    Attempt, Body, BodyType, Delivery, DynProvider, Failure, Notify, OriginalRecipient, Outcome, ProviderName, RecipientIndex, Returned,
+    ReversePath,
 };
 use postrider_providers::registry::{Context, Settings};
 use postrider_providers::smarthost;
@@ -112,6 +113,50 @@ async fn the_envelope_goes_in_one_write_only_where_the_host_allows_it() {
     let (_, log) = deliver(Script::default(), &small()).await;
     assert_eq!(lines(&log), ["EHLO relay.example", "MAIL FROM:<sender@app.example>", rcpt[0], rcpt[1], rcpt[2], "DATA"]);
     assert!(log.commands.iter().all(|command| !command.pipelined), "{log:?}");
+}
+
+#[tokio::test]
+async fn what_the_sender_asked_about_notifications_goes_to_a_host_that_offers_dsn_and_to_no_other() {
+    let asking = altered(&small(), |message| {
+        message.envelope.returned = Some(Returned::Headers);
+        message.envelope.envelope_id = Some("QQ 314".into());
+        let recipient = |address: &str| message.envelope.recipients.iter().position(|one| one.address.as_str() == address).unwrap();
+        let (first, second) = (recipient("first@a.example"), recipient("refused@b.example"));
+        message.envelope.recipients[first].notify = Notify::parse("SUCCESS,DELAY");
+        message.envelope.recipients[second].original = OriginalRecipient::parse("rfc822;old+2Bname@b.example").ok();
+    });
+    let remote_and_dsn = |delivery: &Delivery| match &delivery.as_ref().unwrap().outcomes[0].1 {
+        Outcome::Relayed(receipt) => (receipt.remote.clone().unwrap().to_string(), receipt.dsn),
+        other => panic!("{other:?}"),
+    };
+    for extensions in [&["PIPELINING", "DSN"][..], &["dsn"]] {
+        let (delivery, log) = deliver(Script::offering(extensions), &asking).await;
+        assert_eq!(verdict(&delivery), "relayed relayed relayed");
+        assert_eq!(remote_and_dsn(&delivery), ("[127.0.0.1]".to_owned(), true));
+        let expected = [
+            "MAIL FROM:<sender@app.example> RET=HDRS ENVID=QQ+20314",
+            "RCPT TO:<first@a.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;first@a.example",
+            "RCPT TO:<refused@b.example> ORCPT=rfc822;old+2Bname@b.example",
+            "RCPT TO:<Third+Tag@C.example>",
+        ];
+        assert_eq!(lines(&log)[1..5], expected);
+        assert_eq!(log.messages[0].recipients, ["first@a.example", "refused@b.example", "Third+Tag@C.example"]);
+    }
+    let (delivery, log) = deliver(Script::default(), &asking).await;
+    assert_eq!(remote_and_dsn(&delivery), ("[127.0.0.1]".to_owned(), false));
+    assert!(!log.commands.iter().any(|command| command.line.contains('=')), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_reply_that_becomes_a_notification_names_the_host_that_gave_it() {
+    let refusing = Script::modern().on_containing(Step::Rcpt, "first@a.example", Action::reply("550 5.1.1 who?"));
+    let (delivery, _) = deliver(refusing, &small()).await;
+    let Outcome::Bounced(diagnostic) = &delivery.as_ref().unwrap().outcomes[0].1 else { panic!("{delivery:?}") };
+    assert_eq!(diagnostic.remote.as_deref(), Some("[127.0.0.1]"));
+    let (delivery, _) = deliver(Script::modern().on(Step::FinalDot, Action::reply("554 5.6.0 no")), &small()).await;
+    assert_eq!(delivery.unwrap_err().diagnostic().remote.as_deref(), Some("[127.0.0.1]"));
+    let (delivery, _) = deliver(Script::modern().on(Step::Greeting, Action::Close), &small()).await;
+    assert_eq!(delivery.unwrap_err().diagnostic().remote, None, "nobody said anything");
 }
 
 #[tokio::test]

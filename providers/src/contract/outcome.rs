@@ -137,6 +137,18 @@ impl Failure {
         }
     }
 
+    /// The words of the refusal, to add to them.
+    pub fn diagnostic_mut(&mut self) -> &mut Diagnostic {
+        match self {
+            Self::Unavailable(diagnostic)
+            | Self::Throttled { diagnostic, .. }
+            | Self::Unauthorized(diagnostic)
+            | Self::SenderRefused(diagnostic)
+            | Self::Unsuitable(diagnostic)
+            | Self::Rejected(diagnostic) => diagnostic,
+        }
+    }
+
     /// The verdict's name in logs.
     #[must_use]
     pub fn name(&self) -> &'static str {

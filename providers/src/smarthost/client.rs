@@ -50,6 +50,7 @@ pub(super) struct Extensions {
     pub(super) size: Option<u64>,
     pub(super) eight_bit_mime: bool,
     pub(super) smtputf8: bool,
+    pub(super) dsn: bool,
     pub(super) starttls: bool,
     pub(super) auth: Vec<String>,
 }
@@ -270,6 +271,7 @@ impl Extensions {
                 "SIZE" => extensions.size = Some(words.next().and_then(|size| size.parse().ok()).unwrap_or(0)),
                 "8BITMIME" => extensions.eight_bit_mime = true,
                 "SMTPUTF8" => extensions.smtputf8 = true,
+                "DSN" => extensions.dsn = true,
                 "STARTTLS" => extensions.starttls = true,
                 "AUTH" => extensions.auth.extend(words.map(str::to_owned)),
                 _ => {}

@@ -11,9 +11,10 @@ use bytes::BytesMut;
 use super::Timeouts;
 use super::client::{Broken, Connection, Extensions, State, Step, Wait};
 use super::dot::DotStuffer;
+use super::dsn;
 use super::reply::Reply;
 use super::verdict::{Stage, Verdict, classify};
-use crate::contract::{Attempt, BodyReader, BodyType, Delivery, Diagnostic, Failure, Outcome, RecipientIndex, Report};
+use crate::contract::{Attempt, BodyReader, BodyType, Delivery, Diagnostic, Failure, Outcome, Receipt, RecipientIndex, Report};
 
 /// The dialogue ended before the host had taken in anything.
 pub(super) struct Stale {
@@ -72,8 +73,9 @@ pub(super) async fn transact(connection: &mut Connection, attempt: &Attempt, tim
     dialogue.reset().await?;
     dialogue.connection.state = State::Broken;
 
+    let (extensions, utf8) = (&dialogue.connection.extensions, dsn::is_utf8(attempt));
     let recipients: Vec<(RecipientIndex, String)> =
-        attempt.recipients().map(|(index, recipient)| (index, format!("RCPT TO:<{}>", recipient.address))).collect();
+        attempt.recipients().map(|(index, recipient)| (index, dsn::rcpt_command(extensions, recipient, utf8))).collect();
     dialogue.pipeline(&mail_line, &recipients).await.map_err(|broken| Stale::lost(broken, "MAIL"))?;
 
     let mail = dialogue.ask(&mail_line).await.map_err(|broken| Stale::lost(broken, "MAIL"))?;
@@ -137,7 +139,8 @@ async fn hand_over(
         200..300 => {
             connection.state = State::Ready;
             connection.messages += 1;
-            Ok(answers.report(&Outcome::Relayed(reply.receipt())))
+            let dsn = connection.extensions.dsn;
+            Ok(answers.report(&Outcome::Relayed(Receipt { dsn, ..reply.receipt() })))
         }
         400..600 => {
             connection.state = after_refusal(&reply);
@@ -272,6 +275,7 @@ fn mail_command(extensions: &Extensions, attempt: &Attempt, eight_bit: bool) -> 
         }
         line.push_str(" BODY=8BITMIME");
     }
+    dsn::add_to_mail(&mut line, extensions, envelope);
     let mut addresses = envelope.reverse_path.address().into_iter().chain(attempt.recipients().map(|(_, recipient)| &recipient.address));
     let foreign = addresses.find(|address| !address.is_ascii());
     if envelope.smtputf8 || foreign.is_some() {

@@ -1,192 +1,184 @@
-//! Composes the notification that a message could not be delivered (RFC 3464), with the null
-//! reverse-path, so that it can never cause another one.
+//! Composes notifications about what became of a message (RFC 3464), with the null reverse-path, so
+//! that none can ever cause another one.
+//!
+//! One settlement makes at most one notification, with a block for each recipient that it is about.
 
-use std::fmt::Write as _;
+mod report;
+mod returned;
+
+use std::io;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use postrider_providers::contract::{
-    Address, Body, BodyType, Diagnostic, EnhancedStatus, Envelope, Message, MessageId, Origin, Recipient, ReversePath,
+    Body, BodyReader, BodyType, Diagnostic, Envelope, Message, MessageId, Origin, Receipt, Recipient, ReversePath,
 };
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 
-/// How much of the original header is returned.
-const MAX_RETURNED_HEADER: usize = 64 * 1024;
+use self::report::Report;
+use self::returned::{Base64Lines, Encoding, Returned};
 
-/// A recipient who will not get the message.
+/// What became of one recipient.
 #[derive(Debug)]
-pub struct Failed<'a> {
+pub struct Notice<'a> {
     /// Who.
     pub recipient: &'a Recipient,
-    /// What was said last.
-    pub diagnostic: Diagnostic,
-    /// Whether time ran out, rather than somebody refusing for good.
-    pub expired: bool,
+    /// What.
+    pub event: Event,
 }
 
-/// The notification for these recipients; `None` when the message itself came with the null
-/// reverse-path (RFC 5321 section 4.5.5).
-pub async fn compose(message: &Message, failed: &[Failed<'_>], hostname: &str, now: SystemTime) -> Option<Message> {
+/// What may be worth a notification.
+#[derive(Debug)]
+pub enum Event {
+    /// They will not get the message.
+    Failed {
+        /// What was said last.
+        diagnostic: Diagnostic,
+        /// Whether time ran out, rather than somebody refusing for good.
+        expired: bool,
+    },
+    /// It was handed over.
+    Relayed(Receipt),
+}
+
+impl Notice<'_> {
+    /// Whether the sender asked to hear of it, and nobody else will say so.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        match &self.event {
+            //= https://www.rfc-editor.org/rfc/rfc3461#section-5.2.6
+            //# If a NOTIFY parameter was supplied for the recipient which did
+            //# not contain the value FAILURE, a DSN MUST NOT be issued for that
+            //# recipient.
+            Event::Failed { .. } => self.recipient.notify.is_none_or(|notify| notify.failure),
+            //= https://www.rfc-editor.org/rfc/rfc3461#section-5.2.2
+            //# If the NOTIFY parameter was supplied for a recipient, with an
+            //# esmtp-value containing the keyword SUCCESS, and the SMTP server
+            //# returns a success (2xx) reply-code in response to the RCPT
+            //# command, the client MUST issue a "relayed" DSN for that
+            //# recipient.
+            Event::Relayed(receipt) => !receipt.dsn && self.recipient.notify.is_some_and(|notify| notify.success),
+        }
+    }
+}
+
+/// How much of the message to return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// As the sender asked with RET.
+    AsAsked,
+    /// Its header, because there is no room for more.
+    HeaderOnly,
+}
+
+/// A notification whose body is still in pieces, so that a message which is returned need not be in
+/// memory.
+#[derive(Debug)]
+pub struct Draft {
+    id: MessageId,
+    at: SystemTime,
+    envelope: Envelope,
+    head: Bytes,
+    /// What stands between head and foot.
+    whole: Option<(Body, Encoding)>,
+    foot: Bytes,
+}
+
+/// The pieces of a body, in order.
+#[derive(Debug)]
+pub struct Pieces {
+    head: Option<Bytes>,
+    whole: Option<(BodyReader, Option<Base64Lines>)>,
+    foot: Option<Bytes>,
+}
+
+/// The notification for these recipients; `None` when there is nobody to notify.
+pub async fn compose(message: &Message, notices: &[Notice<'_>], hostname: &str, now: SystemTime, extent: Extent) -> Option<Draft> {
+    //= https://www.rfc-editor.org/rfc/rfc3461#section-5.2
+    //# A DSN MUST NOT be returned to the sender for any message for
+    //# which the return address from the SMTP MAIL command was NULL ("<>"),
+    //# even if the sender's address is available from other sources (e.g.,
+    //# the message header).
     let ReversePath::Mailbox(sender) = &message.envelope.reverse_path else {
         return None;
     };
+    if notices.is_empty() {
+        return None;
+    }
     let id = MessageId::generate();
-    let header = original_header(&message.body).await;
-    let text = render(message, sender, failed, hostname, id, now, &header);
-    let smtputf8 = !sender.is_ascii();
-    let body_type = if text.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime };
-    Some(Message {
-        id,
-        received: now,
-        origin: Origin::default(),
-        envelope: Envelope {
-            reverse_path: ReversePath::Null,
-            recipients: vec![Recipient::from(sender.clone())],
-            body_type,
-            smtputf8,
-            returned: None,
-            envelope_id: None,
-        },
-        body: Body::Inline(Bytes::from(text)),
-    })
+    let failure = notices.iter().any(|notice| matches!(notice.event, Event::Failed { .. }));
+    let utf8 = !sender.is_ascii();
+    let returned = Returned::choose(message, failure, utf8, extent).await;
+    let report = Report { message, sender, notices, hostname, id, now, utf8 };
+    let (text, foot) = (report.render(&returned), report.foot());
+    let body_type = if text.is_ascii() { returned.body_type } else { BodyType::EightBitMime };
+    let mut head = report.header(body_type).into_bytes();
+    head.extend_from_slice(text.as_bytes());
+    head.extend_from_slice(&returned.header);
+    //= https://www.rfc-editor.org/rfc/rfc3461#section-6.1
+    //# The DSN sender address (in the SMTP MAIL command) MUST be a null
+    //# reverse-path ("<>"), as required by section 5.3.3 of [11].
+    let recipients = vec![Recipient::from(sender.clone())];
+    let envelope = Envelope { body_type, smtputf8: utf8, ..Envelope::new(ReversePath::Null, recipients) };
+    Some(Draft { id, at: now, envelope, head: head.into(), whole: returned.whole, foot: foot.into() })
 }
 
-fn render(
-    message: &Message,
-    sender: &Address,
-    failed: &[Failed<'_>],
-    hostname: &str,
-    id: MessageId,
-    now: SystemTime,
-    header: &str,
-) -> String {
-    let date = |time: SystemTime| OffsetDateTime::from(time).format(&Rfc2822).unwrap_or_default();
-    let boundary = format!("=_postrider_{id}");
-    let mut text = String::new();
-    let mut line = |line: std::fmt::Arguments<'_>| {
-        // Writing to a String cannot fail.
-        let _ = text.write_fmt(line);
-        text.push_str("\r\n");
-    };
-    line(format_args!("From: Mail Delivery System <postmaster@{hostname}>"));
-    line(format_args!("To: <{sender}>"));
-    line(format_args!("Subject: Undelivered mail returned to sender"));
-    line(format_args!("Date: {}", date(now)));
-    line(format_args!("Message-ID: <{id}@{hostname}>"));
-    line(format_args!("Auto-Submitted: auto-replied"));
-    line(format_args!("MIME-Version: 1.0"));
-    line(format_args!("Content-Type: multipart/report; report-type=delivery-status;"));
-    line(format_args!("\tboundary=\"{boundary}\""));
-    line(format_args!("\r\n--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"));
-    line(format_args!("This is the mail relay at {hostname}.\r\n"));
-    line(format_args!("Your message could not be delivered to:\r\n"));
-    for failed in failed {
-        let why = if failed.expired { "gave up after trying for too long; the last answer was" } else { "refused" };
-        line(format_args!("  <{}>\r\n    {why}: {}", failed.recipient.address, one_line(&failed.diagnostic.to_string())));
+impl Draft {
+    /// The id of the notification.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        self.id
     }
-    line(format_args!("\r\nIts id at this relay is {}.", message.id));
-    line(format_args!("\r\n--{boundary}\r\nContent-Type: message/delivery-status\r\n"));
-    line(format_args!("Reporting-MTA: dns; {hostname}"));
-    line(format_args!("Arrival-Date: {}", date(message.received)));
-    for failed in failed {
-        line(format_args!("\r\nFinal-Recipient: rfc822; {}", failed.recipient.address));
-        line(format_args!("Action: failed"));
-        line(format_args!("Status: {}", status(failed)));
-        if let Some(code) = failed.diagnostic.code {
-            line(format_args!("Diagnostic-Code: smtp; {code} {}", one_line(&failed.diagnostic.text)));
+
+    /// The body, if it is all in memory.
+    #[must_use]
+    pub fn small_body(&self) -> Option<Body> {
+        self.whole.is_none().then(|| Body::Inline([&self.head[..], &self.foot].concat().into()))
+    }
+
+    /// The body, piece by piece.
+    ///
+    /// # Errors
+    /// When the message that is returned cannot be read.
+    pub async fn pieces(&self) -> io::Result<Pieces> {
+        let whole = match &self.whole {
+            None => None,
+            Some((body, encoding)) => Some((body.open().await?, (*encoding == Encoding::Base64).then(Base64Lines::default))),
+        };
+        Ok(Pieces { head: Some(self.head.clone()), whole, foot: Some(self.foot.clone()) })
+    }
+
+    /// The notification with its body.
+    #[must_use]
+    pub fn with_body(self, body: Body) -> Message {
+        Message { id: self.id, received: self.at, origin: Origin::default(), envelope: self.envelope, body }
+    }
+}
+
+impl Pieces {
+    /// The next piece, or `None` at the end.
+    ///
+    /// # Errors
+    /// When the message that is returned cannot be read.
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if let Some(head) = self.head.take() {
+            return Ok(Some(head));
         }
-        line(format_args!("Last-Attempt-Date: {}", date(now)));
-    }
-    line(format_args!("\r\n--{boundary}\r\nContent-Type: text/rfc822-headers\r\n"));
-    line(format_args!("{}", header.trim_end()));
-    line(format_args!("\r\n--{boundary}--"));
-    text
-}
-
-/// RFC 3464 section 2.3.4: a failed recipient has a status of class 5, or 4.4.7 when time ran out.
-fn status(failed: &Failed<'_>) -> EnhancedStatus {
-    if failed.expired {
-        return EnhancedStatus(4, 4, 7);
-    }
-    failed.diagnostic.status.filter(|status| status.0 == 5).unwrap_or(EnhancedStatus(5, 0, 0))
-}
-
-/// The header of the message that is returned; empty when it can no longer be read.
-async fn original_header(body: &Body) -> String {
-    let Ok(mut reader) = body.open().await else { return String::new() };
-    let mut start = Vec::new();
-    while start.len() < MAX_RETURNED_HEADER && !start.windows(4).any(|window| window == b"\r\n\r\n") {
-        match reader.chunk().await {
-            Ok(Some(chunk)) => start.extend_from_slice(&chunk[..chunk.len().min(MAX_RETURNED_HEADER)]),
-            Ok(None) | Err(_) => break,
+        if let Some((reader, base64)) = &mut self.whole {
+            match (reader.chunk().await?, base64) {
+                (Some(chunk), None) => return Ok(Some(chunk)),
+                (Some(chunk), Some(base64)) => return Ok(Some(base64.encode(&chunk))),
+                (None, base64) => {
+                    let rest = base64.take().map(Base64Lines::finish);
+                    self.whole = None;
+                    if rest.is_some() {
+                        return Ok(rest);
+                    }
+                }
+            }
         }
+        Ok(self.foot.take())
     }
-    let end = start.windows(4).position(|window| window == b"\r\n\r\n").map_or(start.len(), |end| end + 2);
-    String::from_utf8_lossy(&start[..end.min(MAX_RETURNED_HEADER)]).into_owned()
-}
-
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(from: ReversePath) -> Message {
-        let recipients = ["a@x.example", "b@x.example"].map(|text| Recipient::from(text.parse::<Address>().unwrap())).to_vec();
-        Message {
-            id: MessageId::generate(),
-            received: SystemTime::UNIX_EPOCH,
-            origin: Origin::default(),
-            envelope: Envelope {
-                reverse_path: from,
-                recipients,
-                body_type: BodyType::SevenBit,
-                smtputf8: false,
-                returned: None,
-                envelope_id: None,
-            },
-            body: Body::Inline(Bytes::from_static(b"Subject: Hello\r\nMessage-ID: <1@x>\r\n\r\nsecret text\r\n")),
-        }
-    }
-
-    #[tokio::test]
-    async fn the_notification_names_each_recipient_with_status_and_words_and_returns_the_header_only() {
-        let message = message(ReversePath::Mailbox("app@erp.example".parse().unwrap()));
-        let failed = [
-            Failed {
-                recipient: &message.envelope.recipients[0],
-                diagnostic: Diagnostic::reply("RCPT", 550, "5.1.1 no such\r\nuser"),
-                expired: false,
-            },
-            Failed {
-                recipient: &message.envelope.recipients[1],
-                diagnostic: Diagnostic::during("connect", "connection refused"),
-                expired: true,
-            },
-        ];
-        let notification = compose(&message, &failed, "relay.example", SystemTime::UNIX_EPOCH).await.unwrap();
-        assert_eq!(notification.envelope.reverse_path, ReversePath::Null);
-        assert_eq!(notification.envelope.recipients[0].address.as_str(), "app@erp.example");
-        let text = String::from_utf8(notification.body.bytes().await.unwrap().to_vec()).unwrap();
-        for expected in [
-            "Content-Type: multipart/report; report-type=delivery-status;",
-            "Final-Recipient: rfc822; a@x.example\r\nAction: failed\r\nStatus: 5.1.1\r\nDiagnostic-Code: smtp; 550 5.1.1 no such  user\r\n",
-            "Final-Recipient: rfc822; b@x.example\r\nAction: failed\r\nStatus: 4.4.7\r\n",
-            "Subject: Hello\r\nMessage-ID: <1@x>\r\n",
-        ] {
-            assert!(text.contains(expected), "{expected:?} in\n{text}");
-        }
-        assert!(!text.contains("secret text"));
-        assert!(!text.replace("\r\n", "").contains(['\r', '\n']));
-    }
-
-    #[tokio::test]
-    async fn a_message_with_the_null_reverse_path_causes_no_notification() {
-        let message = message(ReversePath::Null);
-        let failed = [Failed { recipient: &message.envelope.recipients[0], diagnostic: Diagnostic::local("no"), expired: false }];
-        assert!(compose(&message, &failed, "relay.example", SystemTime::UNIX_EPOCH).await.is_none());
-    }
-}
+mod tests;

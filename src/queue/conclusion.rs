@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use postrider_providers::contract::{Diagnostic, Message, RecipientIndex};
+use postrider_providers::contract::{Body, Diagnostic, Message, RecipientIndex};
 use tracing::{error, info, warn};
 
 use super::{Disposition, Settings};
-use crate::bounce::{self, Failed};
-use crate::spool::{RecipientState, Settlement, Stored};
+use crate::bounce::{self, Draft, Event, Extent, Notice};
+use crate::spool::{BodySink, RecipientState, Settlement, Spool, SpoolError, Stored};
 
 /// What an attempt comes to, recipient by recipient.
 struct Conclusion<'a> {
@@ -16,12 +16,15 @@ struct Conclusion<'a> {
     now: SystemTime,
     attempts: u32,
     changes: Vec<(RecipientIndex, RecipientState, String)>,
-    failed: Vec<Failed<'a>>,
+    failed: usize,
+    /// What the sender wants to hear.
+    notices: Vec<Notice<'a>>,
     due: Option<SystemTime>,
 }
 
 /// Applies the retry schedule, composes the notification, and logs each recipient's fate in a line.
-pub(super) async fn conclude(
+pub(super) async fn conclude<S: Spool>(
+    spool: &S,
     stored: &Stored,
     settings: &Settings,
     now: SystemTime,
@@ -32,7 +35,7 @@ pub(super) async fn conclude(
     let message = &*stored.message;
     let attempts = stored.attempts + u32::from(asked);
     let scheduled = settings.retry.next(message.received, attempts, now).map(|next| next.max(retry_at.unwrap_or(next)));
-    let mut conclusion = Conclusion { message, now, attempts, changes: Vec::new(), failed: Vec::new(), due: None };
+    let mut conclusion = Conclusion { message, now, attempts, changes: Vec::new(), failed: 0, notices: Vec::new(), due: None };
     for (index, disposition) in dispositions {
         let Some(state) = stored.recipients.get(index.0 as usize).cloned() else { continue };
         match disposition {
@@ -51,7 +54,7 @@ pub(super) async fn conclude(
             ended => conclusion.end(index, ended),
         }
     }
-    conclusion.settlement(settings).await
+    conclusion.settlement(spool, settings).await
 }
 
 impl<'a> Conclusion<'a> {
@@ -78,7 +81,8 @@ impl<'a> Conclusion<'a> {
             Disposition::Relayed(provider, receipt) => {
                 let remote_id = receipt.remote_id.as_deref().unwrap_or("-");
                 info!(message_id = %id, to, %provider, remote_id, reply = %receipt.reply, attempt = self.attempts, "relayed");
-                self.changes.push((index, RecipientState::Relayed, receipt.reply));
+                self.changes.push((index, RecipientState::Relayed, receipt.reply.clone()));
+                self.note(index, Event::Relayed(receipt));
             }
             Disposition::InDoubt { provider, diagnostic, .. } => {
                 warn!(message_id = %id, to, %provider, reason = %diagnostic, "held: in doubt, and the route holds");
@@ -94,21 +98,55 @@ impl<'a> Conclusion<'a> {
     fn fail(&mut self, index: RecipientIndex, state: RecipientState, diagnostic: Diagnostic) {
         let expired = state == RecipientState::Expired;
         self.changes.push((index, state, diagnostic.to_string()));
-        self.failed.push(Failed { recipient: &self.message.envelope.recipients[index.0 as usize], diagnostic, expired });
+        self.failed += 1;
+        self.note(index, Event::Failed { diagnostic, expired });
     }
 
-    async fn settlement(self, settings: &Settings) -> Settlement {
-        let Self { message, now, attempts, changes, failed, due } = self;
-        let notification = if failed.is_empty() { None } else { bounce::compose(message, &failed, &settings.hostname, now).await };
-        match &notification {
-            Some(notification) => {
-                info!(message_id = %message.id, notification = %notification.id, to = %message.envelope.reverse_path, "the sender is notified");
-            }
-            None if failed.is_empty() => {}
-            None => {
-                error!(message_id = %message.id, recipients = failed.len(), "undeliverable, and nobody to notify: the reverse-path is null");
-            }
+    /// Keeps what the sender wants to hear.
+    fn note(&mut self, index: RecipientIndex, event: Event) {
+        let notice = Notice { recipient: &self.message.envelope.recipients[index.0 as usize], event };
+        if notice.is_wanted() {
+            self.notices.push(notice);
+        } else if matches!(notice.event, Event::Failed { .. }) {
+            warn!(message_id = %self.message.id, to = %notice.recipient.address, "undeliverable, and the sender asked not to be told (NOTIFY)");
+        }
+    }
+
+    async fn settlement<S: Spool>(self, spool: &S, settings: &Settings) -> Settlement {
+        let Self { message, now, attempts, changes, failed, notices, due } = self;
+        let notification = notification(spool, message, &notices, &settings.hostname, now).await;
+        if let Some(notification) = &notification {
+            info!(message_id = %message.id, notification = %notification.id, to = %message.envelope.reverse_path, "the sender is notified");
+        } else if failed > 0 && message.envelope.reverse_path.address().is_none() {
+            error!(message_id = %message.id, recipients = failed, "undeliverable, and nobody to notify: the reverse-path is null");
         }
         Settlement { id: message.id, changes, attempts, due: due.unwrap_or(now), notification: notification.map(Arc::new) }
     }
+}
+
+/// The notification, with its body in the spool. What can be told without the message is told, even
+/// if there is no room for the message.
+async fn notification<S: Spool>(spool: &S, message: &Message, notices: &[Notice<'_>], hostname: &str, now: SystemTime) -> Option<Message> {
+    let draft = bounce::compose(message, notices, hostname, now, Extent::AsAsked).await?;
+    let why = match body(spool, &draft).await {
+        Ok(body) => return Some(draft.with_body(body)),
+        Err(why) => why,
+    };
+    warn!(message_id = %message.id, %why, "the notification returns the header only");
+    let draft = bounce::compose(message, notices, hostname, now, Extent::HeaderOnly).await?;
+    draft.small_body().map(|body| draft.with_body(body))
+}
+
+/// Lets the draft stream into the spool, unless it is small.
+async fn body<S: Spool>(spool: &S, draft: &Draft) -> Result<Body, SpoolError> {
+    if let Some(body) = draft.small_body() {
+        return Ok(body);
+    }
+    let unreadable = |error: std::io::Error| SpoolError::Unavailable(error.to_string());
+    let mut sink = spool.body(draft.id());
+    let mut pieces = draft.pieces().await.map_err(unreadable)?;
+    while let Some(piece) = pieces.next().await.map_err(unreadable)? {
+        sink.write(piece).await?;
+    }
+    sink.finish().await
 }

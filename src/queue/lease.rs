@@ -127,7 +127,7 @@ impl<S: Spool> Lease<S> {
     /// are one transaction. `asked`: whether any provider was asked, which makes it an attempt.
     pub async fn settle(mut self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, retry_at: Option<SystemTime>) {
         let shared = Arc::clone(&self.queue.0);
-        let settled = conclude(self.stored(), &shared.settings, shared.clock.now(), dispositions, asked, retry_at).await;
+        let settled = conclude(&shared.spool, self.stored(), &shared.settings, shared.clock.now(), dispositions, asked, retry_at).await;
         let notified = settled.notification.is_some();
         durably(|| shared.spool.settle(settled.clone()), "settled").await;
         self.entry = None;

@@ -34,6 +34,9 @@ pub struct Received {
     pub reverse_path: String,
     /// The recipients it was taken for, in the order in which they were named.
     pub recipients: Vec<String>,
+    /// What was asked about notifications, as it came: the parameters of MAIL (RET, ENVID), then those
+    /// of each recipient (NOTIFY, ORCPT). Empty where they are not offered.
+    pub dsn: Vec<String>,
     /// The header section as received, up to the empty line.
     pub head: Bytes,
     /// Size of the content.
@@ -115,7 +118,7 @@ impl Recorder {
     }
 
     /// Takes a message, and gives it an id.
-    fn record(&self, reverse_path: String, recipients: Vec<String>, content: Vec<u8>) -> String {
+    fn record(&self, reverse_path: String, recipients: Vec<String>, dsn: Vec<String>, content: Vec<u8>) -> String {
         let mut hasher = std::hash::DefaultHasher::new();
         hasher.write(&content);
         let mut received = self.0.received.lock();
@@ -124,6 +127,7 @@ impl Recorder {
             id: id.clone(),
             reverse_path,
             recipients,
+            dsn,
             head: Bytes::copy_from_slice(head(&content)),
             octets: content.len() as u64,
             digest: hasher.finish(),
@@ -163,7 +167,7 @@ mod tests {
     async fn a_recorder_remembers_what_it_was_given() {
         let recorder = Recorder::new(true);
         let content = b"Subject: a\r\n folded one\r\nMESSAGE-ID : <1@x>\r\n\r\nMessage-ID: <2@x>\r\n".to_vec();
-        recorder.record("a@x".into(), vec!["b@x".into(), "c@x".into()], content.clone());
+        recorder.record("a@x".into(), vec!["b@x".into(), "c@x".into()], Vec::new(), content.clone());
         recorder.reached(1).await;
         let received = recorder.received();
         assert_eq!(received[0].message_id().as_deref(), Some("<1@x>"));
@@ -177,7 +181,7 @@ mod tests {
     fn equal_contents_have_equal_digests() {
         let recorder = Recorder::new(false);
         for content in ["\r\nbody: x\r\n", "\r\nbody: x\r\n", "\r\nbody: y\r\n"] {
-            recorder.record(String::new(), Vec::new(), content.into());
+            recorder.record(String::new(), Vec::new(), Vec::new(), content.into());
         }
         let received = recorder.received();
         assert_eq!(received[0].digest, received[1].digest);

@@ -270,7 +270,7 @@ async fn send_email(
     // The mode is held while the message is taken, so that it is taken before a change or not at all.
     let mode = service.mode.borrow();
     refusal(mode.mode)?;
-    let id = service.recorder.record(from, recipients, content);
+    let id = service.recorder.record(from, recipients, Vec::new(), content);
     if mode.mode == SesMode::DropAfterBody {
         return Ok(wire.cut());
     }

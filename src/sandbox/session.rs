@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
+use postrider_providers::contract::{Notify, OriginalRecipient, Returned, xtext};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -39,6 +40,8 @@ struct Session {
 struct Transaction {
     reverse_path: String,
     recipients: Vec<String>,
+    /// What was asked about notifications with MAIL, and with each recipient.
+    dsn: Vec<String>,
     eight_bit: bool,
     utf8: bool,
 }
@@ -77,6 +80,9 @@ impl Session {
                     for keyword in [&hostname, "PIPELINING", "8BITMIME", "SMTPUTF8", &format!("SIZE {size}")] {
                         self.reply(&format!("250-{keyword}")).await?;
                     }
+                    if self.host.settings.dsn {
+                        self.reply("250-DSN").await?;
+                    }
                     self.reply("250 ENHANCEDSTATUSCODES").await?;
                 }
                 "HELO" => {
@@ -108,7 +114,9 @@ impl Session {
         let Some((path, parameters)) = path(line, "MAIL FROM:") else {
             return self.refuse("501 5.5.4 Expected MAIL FROM:<path>", line).await;
         };
-        let mut transaction = Transaction { reverse_path: path.to_owned(), recipients: Vec::new(), eight_bit: false, utf8: false };
+        let mut transaction =
+            Transaction { reverse_path: path.to_owned(), recipients: Vec::new(), dsn: Vec::new(), eight_bit: false, utf8: false };
+        let mut asked = Vec::new();
         for parameter in parameters.split_ascii_whitespace() {
             let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             match (keyword.to_ascii_uppercase().as_str(), value.to_ascii_uppercase().as_str()) {
@@ -122,8 +130,12 @@ impl Session {
                     Ok(_) => return self.reply("552 5.3.4 Larger than this server takes").await,
                     Err(_) => return self.refuse("501 5.5.4 SIZE needs a number", line).await,
                 },
+                _ if self.host.settings.dsn && is_dsn(parameter, &["RET", "ENVID"]) => asked.push(parameter),
                 _ => return self.refuse("555 5.5.4 This parameter was not announced", line).await,
             }
+        }
+        if self.host.settings.dsn {
+            transaction.dsn.push(asked.join(" "));
         }
         if !path.is_ascii() && !transaction.utf8 {
             return self.refuse("553 5.6.7 An address outside ASCII needs SMTPUTF8", line).await;
@@ -138,8 +150,12 @@ impl Session {
             // Behind a refused MAIL, a pipelining client has sent these already (RFC 2920).
             None => return self.reply("503 5.5.1 MAIL comes first").await,
         };
-        let recipient = match path(line, "RCPT TO:") {
-            Some((recipient, "")) if !recipient.is_empty() => recipient.to_owned(),
+        let offers_dsn = self.extended && self.host.settings.dsn;
+        let is_offered = |parameters: &str| offers_dsn && parameters.split(' ').all(|one| is_dsn(one, &["NOTIFY", "ORCPT"]));
+        let (recipient, asked) = match path(line, "RCPT TO:") {
+            Some((recipient, parameters)) if !recipient.is_empty() && (parameters.is_empty() || is_offered(parameters)) => {
+                (recipient.to_owned(), parameters.to_owned())
+            }
             Some((_, parameters)) if !parameters.is_empty() => {
                 return self.refuse("555 5.5.4 This parameter was not announced", line).await;
             }
@@ -154,6 +170,9 @@ impl Session {
         }
         if let Some(transaction) = &mut self.transaction {
             transaction.recipients.push(recipient);
+            if offers_dsn {
+                transaction.dsn.push(asked);
+            }
         }
         self.reply("250 2.1.5 Ok").await
     }
@@ -194,7 +213,7 @@ impl Session {
         if !eight_bit {
             return self.refuse("554 5.6.1 Content outside ASCII needs BODY=8BITMIME", "DATA").await;
         }
-        let id = self.host.recorder.record(transaction.reverse_path, transaction.recipients, content);
+        let id = self.host.recorder.record(transaction.reverse_path, transaction.recipients, transaction.dsn, content);
         if self.mode() == SmarthostMode::DropAfterDot {
             return Err(Gone);
         }
@@ -298,6 +317,18 @@ async fn unless_cut<T>(mode: &mut Mode, work: impl Future<Output = io::Result<T>
         let _ = mode.wait_for(|order| order.mode != SmarthostMode::Hang).await;
     }
     Err(Gone)
+}
+
+/// Whether `parameter` is one of those `keywords` (RFC 3461 section 4), and well formed.
+fn is_dsn(parameter: &str, keywords: &[&str]) -> bool {
+    let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    keywords.contains(&keyword)
+        && match keyword {
+            "RET" => Returned::parse(value).is_some(),
+            "ENVID" => (1..=100).contains(&value.len()) && xtext::decode(value).is_ok(),
+            "NOTIFY" => Notify::parse(value).is_some(),
+            _ => value.len() <= 500 && OriginalRecipient::parse(value).is_ok(),
+        }
 }
 
 /// The path behind `verb`, without its brackets, and the parameters behind it.

@@ -50,6 +50,8 @@ pub struct SmarthostSettings {
     pub mode: SmarthostMode,
     /// What it announces with SIZE, and holds to.
     pub max_message_size: u64,
+    /// Whether it offers DSN (RFC 3461). It makes no notifications either way.
+    pub dsn: bool,
     /// Whether to keep the content of messages.
     pub keep_bodies: bool,
     /// How long it takes over the answer to a message.
@@ -63,6 +65,7 @@ impl Default for SmarthostSettings {
             hostname: "smarthost.sandbox.example".to_owned(),
             mode: SmarthostMode::Up,
             max_message_size: 50 << 20,
+            dsn: false,
             keep_bodies: false,
             latency: Duration::ZERO,
         }

@@ -128,6 +128,22 @@ async fn what_is_against_the_protocol_is_refused_and_kept() {
 }
 
 #[tokio::test]
+async fn what_is_asked_about_notifications_is_kept_where_dsn_is_offered() {
+    let host = start(SmarthostSettings { dsn: true, ..SmarthostSettings::default() }).await;
+    let mut stream = TcpStream::connect(host.address()).await.unwrap();
+    let group = "EHLO me\r\nMAIL FROM:<a@x> RET=FULL SIZE=5 ENVID=1+202\r\nRCPT TO:<b@x> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b@x\r\nRCPT TO:<c@x>\r\nDATA\r\n";
+    stream.write_all(group.as_bytes()).await.unwrap();
+    expect(&mut stream, "354 End data with <CR><LF>.<CR><LF>\r\n").await;
+    stream.write_all(b".\r\n").await.unwrap();
+    expect(&mut stream, "250 2.0.0 Ok: queued as sandbox-000001\r\n").await;
+    assert_eq!(host.recorder().received()[0].dsn, ["RET=FULL ENVID=1+202", "NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b@x", ""]);
+    for said in ["MAIL FROM:<a@x> RET=ALL", "MAIL FROM:<a@x> NOTIFY=NEVER", "MAIL FROM:<a@x>\r\nRCPT TO:<b@x> NOTIFY=NEVER,DELAY"] {
+        let answer = dialogue(&host, format!("EHLO me\r\n{said}\r\n").as_bytes()).await;
+        assert!(answer.contains("250-DSN\r\n") && codes(&answer).contains(&"555"), "{said}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_without_fault_may_be_out_of_luck() {
     let host = start(SmarthostSettings { max_message_size: 100, ..SmarthostSettings::default() }).await;
     let answer = dialogue(&host, b"EHLO me\r\nMAIL FROM:<a@x> SIZE=101\r\nRCPT TO:<b@x>\r\nDATA\r\nQUIT\r\n").await;

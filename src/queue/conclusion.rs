@@ -150,3 +150,85 @@ async fn body<S: Spool>(spool: &S, draft: &Draft) -> Result<Body, SpoolError> {
     }
     sink.finish().await
 }
+
+#[cfg(test)]
+mod tests {
+    use postrider_providers::contract::{Notify, ProviderName, Receipt, Returned};
+
+    use super::*;
+    use crate::spool::memory::MemorySpool;
+    use crate::spool::suite::{at, message_for};
+
+    /// Three recipients who asked `notify`, and RET=FULL.
+    fn stored(notify: Option<&str>) -> Stored {
+        let body = Body::Inline("Subject: x\r\n\r\nall of it\r\n".into());
+        let mut message = Arc::unwrap_or_clone(message_for(0, &["a@example.org", "b@example.org", "c@example.org"], body));
+        message.envelope.returned = Some(Returned::Full);
+        for recipient in &mut message.envelope.recipients {
+            recipient.notify = notify.map(|text| Notify::parse(text).unwrap());
+        }
+        Stored::fresh(Arc::new(message))
+    }
+
+    fn relayed(dsn: bool) -> Disposition {
+        Disposition::Relayed(ProviderName::from("smarthost.x"), Receipt { reply: "250 Ok".into(), dsn, ..Receipt::default() })
+    }
+
+    fn bounced() -> Disposition {
+        Disposition::Bounced(Diagnostic::reply("RCPT", 550, "5.1.1 no"))
+    }
+
+    /// The settlement, and the text of its notification.
+    async fn concluded(spool: &MemorySpool, stored: &Stored, dispositions: [Disposition; 3]) -> (Settlement, String) {
+        let dispositions = (0..).map(RecipientIndex).zip(dispositions).collect();
+        let settlement = conclude(spool, stored, &Settings::default(), at(1), dispositions, true, None).await;
+        let text = match &settlement.notification {
+            Some(notification) => String::from_utf8(notification.body.bytes().await.unwrap().to_vec()).unwrap(),
+            None => String::new(),
+        };
+        (settlement, text)
+    }
+
+    fn actions(text: &str) -> Vec<&str> {
+        text.lines().filter_map(|line| line.strip_prefix("Action: ")).collect()
+    }
+
+    #[tokio::test]
+    async fn one_settlement_makes_one_notification_about_those_whose_fate_was_asked_for() {
+        let spool = MemorySpool::new();
+        for (notify, expected) in [
+            (None, vec!["failed"]),
+            (Some("NEVER"), vec![]),
+            (Some("SUCCESS"), vec!["relayed"]),
+            (Some("FAILURE"), vec!["failed"]),
+            (Some("DELAY"), vec![]),
+            (Some("SUCCESS,FAILURE"), vec!["relayed", "failed"]),
+        ] {
+            let (settlement, text) = concluded(&spool, &stored(notify), [relayed(false), relayed(true), bounced()]).await;
+            assert_eq!(actions(&text), expected, "{notify:?}");
+            assert_eq!(settlement.notification.is_some(), !expected.is_empty());
+            let states: Vec<_> = settlement.changes.iter().map(|(_, state, _)| state.clone()).collect();
+            assert_eq!(states, [RecipientState::Relayed, RecipientState::Relayed, RecipientState::Bounced], "whoever is told");
+        }
+    }
+
+    #[tokio::test]
+    async fn mail_that_waits_longer_is_not_reported_before_its_end() {
+        let spool = MemorySpool::new();
+        let busy = || Disposition::Deferred(Diagnostic::reply("RCPT", 450, "4.2.1 busy"));
+        let (settlement, _) = concluded(&spool, &stored(Some("SUCCESS,FAILURE,DELAY")), [busy(), busy(), busy()]).await;
+        assert!(settlement.notification.is_none());
+        assert!(settlement.changes.iter().all(|(_, state, _)| *state == RecipientState::Pending));
+    }
+
+    #[tokio::test]
+    async fn a_notification_that_finds_no_room_for_the_message_returns_its_header() {
+        let spool = MemorySpool::new();
+        let (_, text) = concluded(&spool, &stored(None), [bounced(), bounced(), bounced()]).await;
+        assert!(text.contains("all of it") && text.contains("message/rfc822\r\n"), "{text}");
+        spool.set_fault(Some(SpoolError::Full("as asked".into())));
+        let (_, text) = concluded(&spool, &stored(None), [bounced(), bounced(), bounced()]).await;
+        assert!(!text.contains("all of it") && text.contains("because there was no room for more"), "{text}");
+        assert_eq!(actions(&text).len(), 3);
+    }
+}

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::access::Access;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, When};
 use crate::dispatch::rate::{DomainLimits, ProviderLimits};
 use crate::dispatch::{Circuit, Dispatcher, Endpoint};
 use crate::queue::{self, Queue, RetrySchedule};
@@ -105,7 +105,7 @@ impl<S: Spool> Gateway<S> {
     /// When a listener cannot be bound or the spool cannot be read.
     pub async fn start_with(config: &Config, spool: S, connected: Vec<Connected>, clock: Clock) -> Result<Self, StartError> {
         let queue = Queue::new(spool, queue_settings(config), clock);
-        let router = Arc::new(Router::new(config.routes.clone()));
+        let router = Arc::new(Router::new(config.routes.clone()).with_providers(&connected));
 
         let mut endpoints = Vec::new();
         for connected in connected {
@@ -212,7 +212,7 @@ pub fn cautions(config: &Config, connected: &[Connected]) -> Vec<String> {
     let takes_notifications =
         |name: &ProviderName| connected.iter().any(|other| other.name == *name && other.provider.capabilities().null_sender);
     let mut cautions = Vec::new();
-    for route in config.routes.iter().filter(|route| route.when.sender_domains.is_empty() && route.when.null_sender != Some(false)) {
+    for route in config.routes.iter().filter(|route| may_carry_notifications(&route.when)) {
         if !route.providers.iter().any(takes_notifications) {
             cautions.push(format!(
                 "no provider of route \"{}\" takes mail with the null reverse-path, so senders are not told about mail on it that bounces; \
@@ -221,10 +221,16 @@ pub fn cautions(config: &Config, connected: &[Connected]) -> Vec<String> {
             ));
         }
         if route.when.recipient_domains.is_empty() {
+            // Every notification takes this one.
             break;
         }
     }
     cautions
+}
+
+/// Whether notifications of this gateway can match: they have no sender, no application and no client.
+fn may_carry_notifications(when: &When) -> bool {
+    when.sender_domains.is_empty() && when.null_sender != Some(false) && when.applications.is_empty() && when.clients.is_empty()
 }
 
 fn queue_settings(config: &Config) -> queue::Settings {

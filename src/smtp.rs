@@ -5,6 +5,7 @@
 //! holds every answer. Who may do what is `access`'s to say. Nothing here knows how mail leaves; the
 //! queue is the border.
 
+pub mod carriage;
 pub mod command;
 mod connection;
 mod data;

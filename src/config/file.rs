@@ -132,6 +132,10 @@ pub(super) struct When {
     pub(super) recipient_domain: Option<Texts>,
     /// The reverse-path is null, or is not.
     pub(super) null_sender: Option<bool>,
+    /// The application that hands it in is one of these.
+    pub(super) app: Option<Texts>,
+    /// The client that hands it in is in one of these networks.
+    pub(super) client: Option<Texts>,
 }
 
 /// One text, or a list of them.

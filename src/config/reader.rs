@@ -41,7 +41,7 @@ const LATER_KINDS: &[&str] = &[
 const LATER_QUEUE: &[&str] = &["delay_warning_after", "url"];
 
 /// The conditions of a route that come later.
-const LATER_WHEN: &[&str] = &["app", "client", "header"];
+const LATER_WHEN: &[&str] = &["header"];
 
 /// The whole file as it is written. `None` stands for a table that could not be read.
 #[derive(Default)]

@@ -103,6 +103,8 @@ pub fn summary_json(config: &Config) -> Value {
                 "sender_domain": route.when.sender_domains.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "recipient_domain": route.when.recipient_domains.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "null_sender": route.when.null_sender,
+                "app": route.when.applications.iter().map(|name| &**name).collect::<Vec<_>>(),
+                "client": route.when.clients.iter().map(ToString::to_string).collect::<Vec<_>>(),
             },
             "providers": route.providers.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
             "spill": route.spill,
@@ -153,6 +155,12 @@ fn conditions(when: &When) -> String {
         Some(true) => all.push("from the null sender".to_owned()),
         Some(false) => all.push("not from the null sender".to_owned()),
         None => {}
+    }
+    if !when.applications.is_empty() {
+        all.push(format!("of the application {}", list(&when.applications)));
+    }
+    if !when.clients.is_empty() {
+        all.push(format!("handed in by {}", list(&when.clients)));
     }
     if all.is_empty() { "all mail".to_owned() } else { all.join(", and ") }
 }

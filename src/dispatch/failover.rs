@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use postrider_providers::contract::{
-    Attempt, Capabilities, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex, ReversePath,
+    Attempt, Capabilities, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex,
 };
 use tokio::time::Instant;
 use tower::{Service as _, ServiceExt as _};
@@ -16,6 +16,7 @@ use super::Dispatcher;
 use super::transport::{Guarded, Ledger, Refusal, Try};
 use crate::config::{InDoubt, Route};
 use crate::queue::{Disposition, Lease, WaitReason};
+use crate::route::{Needs, Obstacle, obstacle};
 use crate::spool::{RecipientState, Spool, SpoolError};
 
 /// By then a provider must have answered. Longer than RFC 5321's time-outs of one transaction; a
@@ -102,7 +103,7 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
         if !state.is_open() {
             continue;
         }
-        let Some(route) = dispatcher.router.route(&message.envelope.reverse_path, &recipient.address) else {
+        let Some(route) = dispatcher.router.route(&message.envelope.reverse_path, &recipient.address, &message.origin) else {
             let diagnostic = Diagnostic {
                 status: Some(EnhancedStatus(4, 4, 4)),
                 ..Diagnostic::local("no route matches since the configuration was changed")
@@ -150,7 +151,7 @@ async fn ask<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Arc<Lease<S>>, group:
             open.note(Failure::Unavailable(Diagnostic::local(format!("the provider {name} is no longer configured"))));
             continue;
         };
-        if let Err(unsuitable) = can_carry(&guarded.capabilities, message) {
+        if let Err(unsuitable) = can_carry(&guarded.capabilities(), message) {
             open.note(Failure::Unsuitable(unsuitable));
             continue;
         }
@@ -173,7 +174,7 @@ async fn ask_one<S: Spool>(
     open: &mut Open,
     result: &mut Fate,
 ) -> bool {
-    let per_call = guarded.max_recipients.max(1);
+    let per_call = guarded.max_recipients().max(1);
     let mut may_go_on = true;
     let asked_for = std::mem::take(&mut open.recipients);
     for part in asked_for.chunks(per_call) {
@@ -253,21 +254,18 @@ fn in_doubt(provider: &ProviderName, diagnostic: Diagnostic, route: &Route) -> D
 
 /// Whether the provider can carry the message, as far as that is known without asking.
 fn can_carry(capabilities: &Capabilities, message: &Message) -> Result<(), Diagnostic> {
-    let envelope = &message.envelope;
-    if let Some(max) = capabilities.max_message_size.filter(|max| message.body.len() > *max) {
-        let text = format!("the message has {} octets, this provider takes {max}", message.body.len());
-        return Err(Diagnostic { status: Some(EnhancedStatus(5, 3, 4)), ..Diagnostic::local(text) });
-    }
-    if !capabilities.null_sender && envelope.reverse_path == ReversePath::Null {
-        return Err(Diagnostic {
-            status: Some(EnhancedStatus(5, 1, 7)),
-            ..Diagnostic::local("this provider takes no message with the null reverse-path")
-        });
-    }
-    if !capabilities.smtputf8 && envelope.smtputf8 {
-        return Err(Diagnostic { status: Some(EnhancedStatus(5, 6, 7)), ..Diagnostic::local("this provider does not carry SMTPUTF8") });
-    }
-    Ok(())
+    let needs = Needs { size: message.body.len(), ..Needs::of(&message.envelope) };
+    let (status, text) = match obstacle(capabilities, &needs) {
+        None => return Ok(()),
+        Some(Obstacle::Size { size, max }) => {
+            (EnhancedStatus(5, 3, 4), format!("the message has {size} octets, this provider takes {max}"))
+        }
+        Some(Obstacle::Smtputf8) => (EnhancedStatus(5, 6, 7), "this provider does not carry SMTPUTF8".to_owned()),
+        Some(Obstacle::NullSender | Obstacle::Combination) => {
+            (EnhancedStatus(5, 1, 7), "this provider takes no message with the null reverse-path".to_owned())
+        }
+    };
+    Err(Diagnostic { status: Some(status), ..Diagnostic::local(text) })
 }
 
 /// The recipients of a group that have no verdict yet, and why.

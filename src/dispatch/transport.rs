@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use postrider_providers::contract::{Attempt, Capabilities, DynProvider, Failure, ProviderName, RecipientIndex, Report};
+use postrider_providers::contract::{Attempt, Capabilities, Connected, DynProvider, Failure, ProviderName, RecipientIndex, Report};
 use tokio::time::Instant;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
@@ -73,22 +73,34 @@ pub type Transport = BoxCloneSyncService<Try, Report, Refusal>;
 /// A transport and what may be asked about it.
 #[derive(Debug)]
 pub struct Guarded {
-    /// What the provider can carry.
-    pub capabilities: Capabilities,
-    /// The most recipients in one call, by its capabilities and its limits.
-    pub max_recipients: usize,
+    connected: Connected,
+    /// The most recipients in one call, by its limits.
+    max_recipients: usize,
     /// Its circuit.
     pub circuit: Circuit,
     /// The stack.
     pub transport: Transport,
 }
 
+impl Guarded {
+    /// What the provider can carry, as it knows now: some learn it from what they talk to.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.connected.provider.capabilities()
+    }
+
+    /// The most recipients in one call, by its capabilities and its limits.
+    #[must_use]
+    pub fn max_recipients(&self) -> usize {
+        self.max_recipients.min(self.capabilities().max_recipients.unwrap_or(usize::MAX))
+    }
+}
+
 /// Builds the stack around one provider, outermost guard first.
 pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Queue<S>) -> Guarded {
     let Endpoint { connected, limits, concurrency } = endpoint;
-    let name = connected.name;
-    let capabilities = connected.provider.capabilities();
-    let max_recipients = limits.max_recipients().min(capabilities.max_recipients.unwrap_or(usize::MAX));
+    let name = connected.name.clone();
+    let max_recipients = limits.max_recipients();
     let circuit = Circuit::new(name.clone(), *failover);
     let waiting = queue.clone();
     let transport = ServiceBuilder::new()
@@ -102,8 +114,8 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
         .layer(RateLayer::new(limits))
         // Innermost: only what really goes to the provider is recorded as begun.
         .layer(IntentLayer::new(name))
-        .service(ProviderService(connected.provider));
-    Guarded { capabilities, max_recipients, circuit, transport: BoxCloneSyncService::new(transport) }
+        .service(ProviderService(Arc::clone(&connected.provider)));
+    Guarded { connected, max_recipients, circuit, transport: BoxCloneSyncService::new(transport) }
 }
 
 /// The provider as a tower service.

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use postrider_providers::contract::{Envelope, Message, MessageId, Origin};
+use postrider_providers::contract::{Envelope, Message, MessageId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{info, warn};
 
+use super::carriage;
 use super::decoder::Decoder;
 use super::header::{HeaderFilter, HeaderTooLarge};
 use super::reply::{self, Reply};
@@ -15,6 +16,7 @@ use super::session::{Greeting, Next, Session, State, Transaction};
 use super::stream::StreamError;
 use super::trace::{MAX_HOPS, Received};
 use crate::config::BareNewline;
+use crate::route::Room;
 use crate::spool::{BodySink, Spool, SpoolError};
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
@@ -36,6 +38,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     /// read as one; the reply says how it went.
     async fn receive(&mut self, greeting: Greeting, envelope: Envelope) -> Result<Reply, StreamError> {
         let front_end = Arc::clone(&self.front_end);
+        let origin = self.origin();
         let id = MessageId::generate();
         let received = front_end.clock.now();
         let trace = Received {
@@ -53,6 +56,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             filter: HeaderFilter::default(),
             octets: 0,
             max_octets: self.standing.max_message_size,
+            stored: 0,
+            room: front_end.router.room(&envelope, &origin),
             refused: None,
         };
         content.store(trace.into()).await;
@@ -78,8 +83,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                 return Ok(refusal);
             }
         };
-        let application = self.standing.application.as_ref().map(|application| Arc::clone(&application.name));
-        let origin = Origin { application, client: Some(self.client.address) };
         let message = Arc::new(Message { id, received, origin, envelope, body });
         match front_end.queue.submit(Arc::clone(&message)).await {
             Ok(()) => {
@@ -111,6 +114,10 @@ struct Content<B> {
     filter: HeaderFilter,
     octets: u64,
     max_octets: u64,
+    /// Octets given to the sink, what this host adds included.
+    stored: u64,
+    /// The most that may become, for every recipient to have a provider.
+    room: Option<Room>,
     refused: Option<Reply>,
 }
 
@@ -133,6 +140,10 @@ impl<B: BodySink> Content<B> {
     }
 
     async fn store(&mut self, bytes: Bytes) {
+        self.stored += bytes.len() as u64;
+        if let Some(room) = self.room.take_if(|room| self.stored > room.octets) {
+            self.refuse(carriage::too_large(&room));
+        }
         if let (Some(sink), false) = (&mut self.sink, bytes.is_empty())
             && let Err(error) = sink.write(bytes).await
         {

@@ -22,8 +22,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
 
     /// The extensions that this client is offered, one a line (RFC 5321 section 4.1.1.1).
     fn offers(&self) -> Vec<String> {
-        let mut offers = vec!["PIPELINING".to_owned(), format!("SIZE {}", self.standing.max_message_size)];
-        offers.extend(["8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "HELP"].map(str::to_owned));
+        let carriage = self.carriage();
+        let own = self.standing.max_message_size;
+        let size = carriage.max_message_size().map_or(own, |carried| carried.min(own));
+        let mut offers = vec!["PIPELINING".to_owned(), format!("SIZE {size}")];
+        offers.extend(["8BITMIME", "ENHANCEDSTATUSCODES"].map(str::to_owned));
+        // Only if somebody can pass it on: such mail cannot be made ASCII on its way.
+        offers.extend(carriage.smtputf8().then(|| "SMTPUTF8".to_owned()));
+        offers.extend(["DSN", "HELP"].map(str::to_owned));
         offers
     }
 }

@@ -23,6 +23,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         if mail.size.is_some_and(|size| size > self.standing.max_message_size) {
             return reply::TOO_LARGE;
         }
+        if let Err(refusal) = self.can_begin(&mail) {
+            return refusal;
+        }
         let envelope = Envelope {
             reverse_path: mail.reverse_path,
             recipients: Vec::new(),

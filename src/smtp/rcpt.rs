@@ -2,8 +2,8 @@
 
 use postrider_providers::contract::{Address, Notify, Recipient};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tracing::info;
 
+use super::carriage;
 use super::command::{ForwardPath, RcptCommand};
 use super::reply::{self, Reply};
 use super::session::{Session, State, Transaction};
@@ -26,15 +26,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         {
             return refusal;
         }
-        let State::Transaction(Transaction { envelope, .. }) = &mut self.state else {
+        let origin = self.origin();
+        let State::Transaction(Transaction { envelope, size, .. }) = &mut self.state else {
             return reply::NEED_MAIL;
         };
+        if let Err(refusal) = carriage::admit(&self.front_end.router, &origin, envelope, *size, &address) {
+            return refusal;
+        }
         if !envelope.smtputf8 && !address.is_ascii() {
             return reply::NEED_SMTPUTF8;
-        }
-        if self.front_end.router.route(&envelope.reverse_path, &address).is_none() {
-            info!(client = %self.client.address, from = %envelope.reverse_path, to = %address, "recipient refused: no route matches");
-            return Reply::with_text(550, (5, 4, 4), format!("<{address}>: no route matches this sender and recipient"));
         }
         if let Some(known) = envelope.recipients.iter_mut().find(|known| same_mailbox(&known.address, &address)) {
             // Naming a recipient twice must not send them two copies. Both requests were accepted, so

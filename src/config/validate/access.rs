@@ -137,7 +137,7 @@ impl Checker<'_, '_> {
 }
 
 /// Reads a network or a single address; IPv4 in IPv6 clothes becomes IPv4.
-fn parse_network(text: &str) -> Result<IpNet, Box<Problem>> {
+pub(super) fn parse_network(text: &str) -> Result<IpNet, Box<Problem>> {
     let unclear = |help: &str| Box::new(Problem::error(format!("\"{text}\" is no network")).help(help));
     let network = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address.to_canonical()),

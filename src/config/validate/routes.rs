@@ -1,10 +1,14 @@
 //! `[[route]]`: names, providers that exist, conditions that can hold.
 
+use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use postrider_providers::contract::ProviderName;
 
 use super::Checker;
+use super::access::parse_network;
 use crate::config::document::setting;
 use crate::config::domain::DomainPattern;
 use crate::config::explain::{all_of, nearest};
@@ -157,6 +161,7 @@ impl Checker<'_, '_> {
     fn when(&mut self, index: usize, route: &file::Route) -> Option<When> {
         let sender_domains = self.patterns(index, "sender_domain", route.when.sender_domain.as_ref());
         let recipient_domains = self.patterns(index, "recipient_domain", route.when.recipient_domain.as_ref());
+        let (applications, clients) = (self.applications_of(index, &route.when), self.clients_of(index, &route.when));
         if route.when.null_sender == Some(true) && route.when.sender_domain.is_some() {
             let (span, also) = (
                 self.value(&setting!["route", index, "when", "null_sender"]),
@@ -173,27 +178,80 @@ impl Checker<'_, '_> {
             sender_domains: sender_domains?,
             recipient_domains: recipient_domains?,
             null_sender: route.when.null_sender,
-            ..When::default()
+            applications: applications?,
+            clients: clients?,
         })
     }
 
-    fn patterns(&mut self, index: usize, key: &str, written: Option<&file::Texts>) -> Option<Vec<DomainPattern>> {
-        let Some(file::Texts(written)) = written else { return Some(Vec::new()) };
-        let list = self.value(&setting!["route", index, "when", key]);
+    /// `when.app`: applications of this file.
+    fn applications_of(&mut self, index: usize, when: &file::When) -> Option<Vec<Arc<str>>> {
+        let names = self.at_least_one_text(index, "app", when.app.as_ref(), ("application", "application, and mail of none"))?;
+        let tables = self.document.root.get("app").and_then(|section| section.get_ref().as_table());
+        let known: Vec<String> = tables.into_iter().flatten().map(|(key, _)| key.get_ref().to_string()).collect();
+        for (position, name) in names.iter().enumerate().filter(|(_, name)| !known.contains(name)) {
+            let span = self.one_of_list(index, "app", position);
+            let problem = Problem::error(format!("there is no application `{name}`")).at(span, "not in this file");
+            let note = format!("the applications of this file are {}", all_of(&known));
+            let problem = if known.is_empty() { problem } else { problem.note(note) };
+            self.push(match nearest(name, known.iter().map(String::as_str)) {
+                Some(near) => problem.help(format!("did you mean `{near}`?")),
+                None => problem.help(format!("correct the name, or add a table `[app.{name}]`")),
+            });
+        }
+        names.iter().all(|name| known.contains(name)).then(|| names.iter().map(|name| name.as_str().into()).collect())
+    }
+
+    /// `when.client`: networks or addresses.
+    fn clients_of(&mut self, index: usize, when: &file::When) -> Option<Vec<IpNet>> {
+        let texts = self.at_least_one_text(index, "client", when.client.as_ref(), ("network", "client"))?;
+        let mut networks = Vec::new();
+        for (position, text) in texts.iter().enumerate() {
+            match parse_network(text) {
+                Ok(network) => networks.push(network),
+                Err(problem) => {
+                    let span = self.one_of_list(index, "client", position);
+                    self.push(problem.at(span, "expected a network such as \"10.1.0.0/16\", or an address"));
+                }
+            }
+        }
+        (networks.len() == texts.len()).then_some(networks)
+    }
+
+    /// Where an entry of a condition is: a condition with one entry may be written without brackets.
+    fn one_of_list(&self, index: usize, key: &str, position: usize) -> Range<usize> {
+        self.value(&setting!["route", index, "when", key, position])
+    }
+
+    /// The texts of a condition; none if it is absent, and `None` if it is an empty list, which would
+    /// match nothing.
+    fn at_least_one_text<'w>(
+        &mut self,
+        index: usize,
+        key: &str,
+        written: Option<&'w file::Texts>,
+        (one, every): (&str, &str),
+    ) -> Option<&'w [String]> {
+        let Some(file::Texts(written)) = written else { return Some(&[]) };
         if written.is_empty() {
+            let list = self.value(&setting!["route", index, "when", key]);
             self.push(
                 Problem::error(format!("`{key}` cannot be empty"))
-                    .at(list, "expected at least one domain")
-                    .help("no domain, no mail: remove it to match every domain"),
+                    .at(list, format!("expected at least one {one}"))
+                    .help(format!("no {one}, no mail: remove it to match every {every}")),
             );
             return None;
         }
+        Some(written)
+    }
+
+    fn patterns(&mut self, index: usize, key: &str, written: Option<&file::Texts>) -> Option<Vec<DomainPattern>> {
+        let written = self.at_least_one_text(index, key, written, ("domain", "domain"))?;
         let mut patterns = Vec::new();
         for (position, text) in written.iter().enumerate() {
             match DomainPattern::from_str(text) {
                 Ok(pattern) => patterns.push(pattern),
                 Err(error) => {
-                    let span = self.value(&setting!["route", index, "when", key, position]);
+                    let span = self.one_of_list(index, key, position);
                     self.push(
                         Problem::error(format!("\"{text}\" is no domain"))
                             .at(span, "expected \"x.example\" or \"*.x.example\"")

@@ -31,7 +31,7 @@ use crate::config::Failover;
 use crate::queue::{Lease, Queue};
 use crate::route::Router;
 use crate::spool::Spool;
-use rate::{DomainLimits, ProviderLimits};
+use rate::{KeyedLimits, ProviderLimits, SenderLimits};
 
 /// Messages that may be in the hands of dispatch at the same time, over all providers. Each holds
 /// little more than its place; how many reach a provider is that provider's concurrency.
@@ -53,24 +53,24 @@ pub struct Dispatcher<S: Spool> {
     queue: Queue<S>,
     router: Arc<Router>,
     transports: HashMap<ProviderName, Guarded>,
-    /// Limits on sending domains, over all routes.
-    domain_limits: DomainLimits,
+    /// Limits on applications and sending domains, over all routes.
+    sender_limits: SenderLimits,
     /// Limits on sending domains of a route, by the route's name.
-    route_limits: HashMap<Arc<str>, DomainLimits>,
+    route_limits: HashMap<Arc<str>, KeyedLimits>,
 }
 
 impl<S: Spool> Dispatcher<S> {
     /// Puts the guards around each provider.
     #[must_use]
-    pub fn new(queue: Queue<S>, router: Arc<Router>, endpoints: Vec<Endpoint>, failover: &Failover, domain_limits: DomainLimits) -> Self {
+    pub fn new(queue: Queue<S>, router: Arc<Router>, endpoints: Vec<Endpoint>, failover: &Failover, sender_limits: SenderLimits) -> Self {
         let transports =
             endpoints.into_iter().map(|endpoint| (endpoint.connected.name.clone(), transport::guard(endpoint, failover, &queue))).collect();
         let route_limits = router
             .routes()
             .iter()
-            .filter_map(|route| Some((route.name.clone(), DomainLimits::for_route(&route.name, route.per_sending_domain?))))
+            .filter_map(|route| Some((route.name.clone(), KeyedLimits::of_route(&route.name, route.per_sending_domain?))))
             .collect();
-        Self { queue, router, transports, domain_limits, route_limits }
+        Self { queue, router, transports, sender_limits, route_limits }
     }
 
     /// The circuits, to be looked at.

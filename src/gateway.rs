@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use crate::access::Access;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors, When};
-use crate::dispatch::rate::{DomainLimits, ProviderLimits};
+use crate::dispatch::rate::{ProviderLimits, SenderLimits};
 use crate::dispatch::{Circuit, Dispatcher, Endpoint};
 use crate::queue::{self, Queue, RetrySchedule};
 use crate::route::Router;
@@ -119,9 +119,8 @@ impl<S: Spool> Gateway<S> {
             let limits = ProviderLimits::restore(&connected.name, &limits, &queue).await?;
             endpoints.push(Endpoint { connected, limits, concurrency });
         }
-        let domains = &config.sending_domain_limits;
-        let domain_limits = DomainLimits::new(domains.domains.clone(), domains.default);
-        let dispatcher = Arc::new(Dispatcher::new(queue.clone(), Arc::clone(&router), endpoints, &config.failover, domain_limits));
+        let sender_limits = SenderLimits::new(&config.applications, &config.sending_domain_limits);
+        let dispatcher = Arc::new(Dispatcher::new(queue.clone(), Arc::clone(&router), endpoints, &config.failover, sender_limits));
         let circuits = dispatcher.circuits();
 
         let mut listeners = Vec::new();

@@ -13,6 +13,7 @@ use tower::{Service as _, ServiceExt as _};
 use tracing::{error, info};
 
 use super::Dispatcher;
+use super::rate::KeyedLimits;
 use super::transport::{Guarded, Ledger, Refusal, Try};
 use crate::config::{InDoubt, Route};
 use crate::queue::{Disposition, Lease, WaitReason};
@@ -128,19 +129,48 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
     (groups, unattempted)
 }
 
-/// Asks the candidates of one group until every recipient has a verdict or none is left to ask.
+/// Asks the candidates of one group, as far as the limits on the sender let it go, until every recipient
+/// has a verdict or none is left to ask.
 async fn ask<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Arc<Lease<S>>, group: &Group, grants: &Arc<Mutex<Vec<WaitReason>>>) -> Fate {
     let message = lease.message();
-    let mut open = Open::new(&group.recipients);
+    let limits = sender_limits(dispatcher, message, &group.route);
+    let piece = limits.iter().filter_map(|(limits, key)| limits.piece(key)).min_by_key(|piece| piece.recipients);
+    let (now, later) = group.recipients.split_at(piece.map_or(usize::MAX, |piece| piece.recipients).min(group.recipients.len()));
+    let mut result = ask_now(dispatcher, lease, group, now, &limits, grants).await;
+    if let Some(piece) = piece {
+        let until = dispatcher.queue.clock().now() + piece.again_after;
+        let why = Diagnostic::local(format!("a limit of its sender lets {} recipients go at once", piece.recipients));
+        result.dispositions.extend(later.iter().map(|&index| (index, Disposition::Waiting(until, why.clone()))));
+    }
+    result
+}
+
+/// The limits on whoever sends this message by this route, each with the message's key.
+fn sender_limits<'a, S: Spool>(dispatcher: &'a Dispatcher<S>, message: &'a Message, route: &Route) -> Vec<(&'a KeyedLimits, &'a str)> {
+    let application = message.origin.application.as_deref().map(|name| (&dispatcher.sender_limits.applications, name));
+    let domain = message.envelope.reverse_path.domain();
+    let of_domain = dispatcher.route_limits.get(&route.name).into_iter().chain([&dispatcher.sender_limits.domains]);
+    application.into_iter().chain(domain.into_iter().flat_map(|domain| of_domain.clone().map(move |limits| (limits, domain)))).collect()
+}
+
+/// Asks for those who may go now.
+async fn ask_now<S: Spool>(
+    dispatcher: &Dispatcher<S>,
+    lease: &Arc<Lease<S>>,
+    group: &Group,
+    recipients: &[RecipientIndex],
+    limits: &[(&KeyedLimits, &str)],
+    grants: &Arc<Mutex<Vec<WaitReason>>>,
+) -> Fate {
+    let message = lease.message();
+    let mut open = Open::new(recipients);
     let mut result = Fate::default();
-    if let Some(domain) = message.envelope.reverse_path.domain() {
-        let mut grants = grants.lock();
-        let limits = dispatcher.route_limits.get(&group.route.name).into_iter().chain([&dispatcher.domain_limits]);
-        for limit in limits {
-            if let Err((reason, until)) = limit.take(domain, group.recipients.len(), &mut grants) {
-                open.note_wait(reason, until);
-                return open.end(result, dispatcher);
-            }
+    for (limit, key) in limits {
+        let part = format!("by {} through {:?}", group.route.name, group.candidates);
+        let taken = limit.take(key, recipients.len(), &part, &mut grants.lock());
+        if let Err((reason, until)) = taken {
+            open.note_wait(reason, until);
+            return open.end(result, dispatcher);
         }
     }
     for name in &group.candidates {

@@ -1,6 +1,8 @@
-//! Rate limits and quotas (GCRA, by `governor`). A limit that is reached says until when.
+//! Rate limits and quotas (GCRA, by `governor`). A limit that is reached says until when. Those of a
+//! provider are here, those of senders in `keyed`.
 
-use std::collections::HashMap;
+mod keyed;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::BoxFuture;
 use governor::clock::Clock as GovernorClock;
 use governor::nanos::Nanos;
-use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
@@ -23,8 +24,7 @@ use crate::clock::Clock;
 use crate::queue::{Queue, WaitReason};
 use crate::spool::{Spool, SpoolError};
 
-/// Domains remembered by one limit before those that have idled are forgotten.
-const MAX_IDLE_DOMAINS: usize = 10_000;
+pub use keyed::{KeyedLimits, Piece, SenderLimits};
 
 /// How long a provider is left alone that throttles and does not say for how long.
 const UNSAID_THROTTLE: Duration = Duration::from_secs(5);
@@ -223,81 +223,6 @@ impl ProviderLimits {
     }
 }
 
-/// Limits on sending domains: some by name, the others each like the default.
-#[derive(Debug, Default)]
-pub struct DomainLimits {
-    named: HashMap<String, Limit>,
-    default: Option<KeyedLimit>,
-}
-
-#[derive(Debug)]
-struct KeyedLimit {
-    what: String,
-    counted: Counted,
-    quota: Quota,
-    clock: TokioClock,
-    limiter: RateLimiter<String, DashMapStateStore<String>, TokioClock, governor::middleware::NoOpMiddleware<Nanos>>,
-}
-
-impl KeyedLimit {
-    fn new(what: String, rate: Rate) -> Self {
-        let (clock, quota) = (TokioClock::new(), spread(rate));
-        Self { what, counted: rate.counted, quota, limiter: RateLimiter::dashmap_with_clock(quota, clock.clone()), clock }
-    }
-}
-
-impl DomainLimits {
-    /// `[limits.sending_domain]`: rates by domain, and one for every other domain.
-    #[must_use]
-    pub fn new(named: impl IntoIterator<Item = (String, Rate)>, default: Option<Rate>) -> Self {
-        let named = named
-            .into_iter()
-            .map(|(domain, rate)| {
-                let limit = Limit::new(format!("rate of sending domain {domain}"), rate.counted, spread(rate));
-                (domain, limit)
-            })
-            .collect();
-        Self { named, default: default.map(|rate| KeyedLimit::new("rate of sending domain".to_owned(), rate)) }
-    }
-
-    /// A route's `limits.per_sending_domain`.
-    #[must_use]
-    pub fn for_route(route: &str, rate: Rate) -> Self {
-        Self { named: HashMap::new(), default: Some(KeyedLimit::new(format!("route {route}'s rate of sending domain"), rate)) }
-    }
-
-    /// Takes what `recipients` from `domain` cost, unless `grants` says that it was taken before.
-    ///
-    /// # Errors
-    /// What to wait for, and until when.
-    pub fn take(&self, domain: &str, recipients: usize, grants: &mut Vec<WaitReason>) -> Result<(), (WaitReason, Instant)> {
-        let reason = if let Some(limit) = self.named.get(domain) {
-            if grants.contains(&limit.reason) {
-                return Ok(());
-            }
-            limit.take(recipients).map_err(|until| (limit.reason.clone(), until))?;
-            limit.reason.clone()
-        } else if let Some(limit) = &self.default {
-            let reason = WaitReason::new(format!("{} {domain}", limit.what));
-            if grants.contains(&reason) {
-                return Ok(());
-            }
-            if limit.limiter.len() > MAX_IDLE_DOMAINS {
-                limit.limiter.retain_recent();
-            }
-            let cells = weight(limit.counted, recipients, limit.quota.burst_size());
-            if let Ok(Err(not_until)) = limit.limiter.check_key_n(&domain.to_owned(), cells) {
-                return Err((reason, Instant::now() + not_until.wait_time_from(limit.clock.now())));
-            }
-            reason
-        } else {
-            return Ok(());
-        };
-        grants.push(reason);
-        Ok(())
-    }
-}
-
 /// Puts a provider's rate and quota before it.
 #[derive(Debug, Clone)]
 pub(super) struct RateLayer(Arc<ProviderLimits>);
@@ -422,18 +347,5 @@ mod tests {
         assert_eq!(limit.take(40), Ok(40));
         assert!(limit.take(20).is_err(), "50 go at once");
         assert_eq!(limit.take(10), Ok(10), "a refusal took nothing");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_grant_is_kept_while_another_limit_refuses() {
-        let limits = DomainLimits::new([("a.example".to_owned(), "1/min".parse().unwrap())], Some("1/min".parse().unwrap()));
-        let mut grants = Vec::new();
-        assert!(limits.take("a.example", 1, &mut grants).is_ok());
-        assert!(limits.take("a.example", 1, &mut grants).is_ok(), "it was granted before");
-        let (reason, until) = limits.take("a.example", 1, &mut Vec::new()).unwrap_err();
-        assert_eq!((reason.as_str(), until), ("rate of sending domain a.example", Instant::now() + Duration::from_secs(60)));
-        assert!(limits.take("b.example", 1, &mut Vec::new()).is_ok());
-        assert!(limits.take("c.example", 1, &mut Vec::new()).is_ok(), "each domain has its own");
-        assert!(limits.take("b.example", 1, &mut Vec::new()).is_err());
     }
 }

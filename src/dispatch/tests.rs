@@ -104,13 +104,13 @@ struct Bench {
 /// What a test may set.
 struct Setup {
     limits: LimitSettings,
-    domain_limits: DomainLimits,
+    sender_limits: SenderLimits,
     route: fn(&mut Route),
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { limits: LimitSettings::default(), domain_limits: DomainLimits::default(), route: |_| {} }
+        Self { limits: LimitSettings::default(), sender_limits: SenderLimits::default(), route: |_| {} }
     }
 }
 
@@ -151,7 +151,7 @@ impl Bench {
         }
         let failover = Failover { trip_after: 5, probe_after: Duration::from_secs(30), probe_max: Duration::from_secs(600) };
         let dispatcher =
-            Arc::new(Dispatcher::new(queue.clone(), Arc::new(Router::new(vec![other, route])), endpoints, &failover, setup.domain_limits));
+            Arc::new(Dispatcher::new(queue.clone(), Arc::new(Router::new(vec![other, route])), endpoints, &failover, setup.sender_limits));
         let circuits = dispatcher.circuits();
         let stop = CancellationToken::new();
         tokio::spawn(dispatcher.run(stop.clone(), Duration::from_secs(1)));
@@ -161,12 +161,16 @@ impl Bench {
     }
 
     fn message(&self, from: &str, to: &[&str]) -> Arc<Message> {
+        self.message_of(None, from, to)
+    }
+
+    fn message_of(&self, application: Option<&str>, from: &str, to: &[&str]) -> Arc<Message> {
         let recipients = to.iter().map(|address| Recipient::from(address.parse::<Address>().unwrap())).collect();
         let reverse_path = if from.is_empty() { ReversePath::Null } else { ReversePath::Mailbox(from.parse().unwrap()) };
         Arc::new(Message {
             id: MessageId::generate(),
             received: self.queue.clock().now(),
-            origin: Origin::default(),
+            origin: Origin { application: application.map(Into::into), client: None },
             envelope: Envelope {
                 reverse_path,
                 recipients,
@@ -181,6 +185,11 @@ impl Bench {
 
     async fn submit(&self, from: &str, to: &[&str]) {
         self.queue.submit(self.message(from, to)).await.unwrap();
+    }
+
+    /// A message that an application has handed in.
+    async fn submit_of(&self, application: &str, to: &[&str]) {
+        self.queue.submit(self.message_of(Some(application), "x@y.example", to)).await.unwrap();
     }
 
     /// Lets so much time pass, in which everything that is due happens.
@@ -221,13 +230,75 @@ async fn a_route_that_spills_offers_a_limited_message_to_the_next_provider() {
 #[tokio::test(start_paused = true)]
 async fn the_limit_of_one_sending_domain_delays_no_other() {
     let a = Scripted::new(vec![]);
-    let domain_limits = DomainLimits::new([("slow.example".to_owned(), "1/min".parse().unwrap())], None);
-    let bench = Bench::start(&[&a], Setup { domain_limits, ..Setup::default() }).await;
+    let domains = KeyedLimits::new("rate of sending domain", [("slow.example".into(), "1/min".parse().unwrap())], None);
+    let sender_limits = SenderLimits { domains, ..SenderLimits::default() };
+    let bench = Bench::start(&[&a], Setup { sender_limits, ..Setup::default() }).await;
     for from in ["x@slow.example", "x@slow.example", "x@fast.example", "x@SLOW.example", "y@fast.example"] {
         bench.submit(from, &["r@z.example"]).await;
     }
     bench.pass(130).await;
     assert_eq!(a.seconds(), [0, 0, 0, 60, 120]);
+}
+
+/// Limits on applications alone.
+fn of_applications(rates: &[(&str, &str)]) -> SenderLimits {
+    let rates = rates.iter().map(|&(name, rate)| (name.into(), rate.parse().unwrap()));
+    SenderLimits { applications: KeyedLimits::new("rate of application", rates, None), ..SenderLimits::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_is_held_to_its_rate_on_all_routes_and_delays_no_other() {
+    let (a, b) = (Scripted::new(vec![]), Scripted::new(vec![]));
+    let bench = Bench::start(&[&a, &b], Setup { sender_limits: of_applications(&[("erp", "2/min")]), ..Setup::default() }).await;
+    for _ in 0..3 {
+        bench.submit_of("erp", &["r@z.example"]).await;
+    }
+    // The same application by the other route, another one, and none.
+    let other = bench.message_of(Some("erp"), "x@other.example", &["r@z.example"]);
+    bench.queue.submit(other).await.unwrap();
+    bench.submit_of("crm", &["r@z.example"]).await;
+    bench.submit("x@y.example", &["r@z.example"]).await;
+    bench.pass(130).await;
+    assert_eq!((a.seconds(), b.seconds()), (vec![0, 0, 0, 30, 60], vec![90]));
+    assert_eq!(bench.left().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_applications_rate_in_messages_does_not_count_recipients() {
+    let (a, b) = (Scripted::new(vec![]), Scripted::new(vec![]));
+    let bench = Bench::start(&[&a, &b], Setup { sender_limits: of_applications(&[("erp", "1/min")]), ..Setup::default() }).await;
+    for _ in 0..2 {
+        bench.submit_of("erp", &["r0@z.example", "r1@z.example", "r2@z.example"]).await;
+    }
+    bench.pass(70).await;
+    assert_eq!((a.seconds(), bench.left().await), (vec![0, 60], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_window_holds_more_recipients_of_an_application_than_its_rate_and_what_may_go_at_once() {
+    let a = Scripted::new(vec![]);
+    let bench = Bench::start(&[&a], Setup { sender_limits: of_applications(&[("erp", "100 recipients/min")]), ..Setup::default() }).await;
+    let addresses: Vec<String> = (0..230).map(|number| format!("r{number}@z.example")).collect();
+    let to: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    // One that is larger than what may go at once, and some that are not.
+    bench.submit_of("erp", &to[..130]).await;
+    for part in to[130..].chunks(20) {
+        bench.submit_of("erp", part).await;
+    }
+    bench.pass(200).await;
+    let asked = a.asked.lock().clone();
+    let mut reached: Vec<&String> = asked.iter().flat_map(|(_, _, recipients)| recipients).collect();
+    reached.sort();
+    reached.dedup();
+    let copies: usize = asked.iter().map(|(_, _, recipients)| recipients.len()).sum();
+    assert_eq!((reached.len(), copies, bench.left().await), (230, 230, 0), "everyone got one copy");
+    for (start, ..) in &asked {
+        let window = asked.iter().filter(|(at, ..)| (*start..start + 60).contains(at));
+        let recipients: usize = window.map(|(_, _, recipients)| recipients.len()).sum();
+        assert!(recipients <= 150, "{recipients} in the minute from second {start}: {asked:?}");
+    }
+    let last = asked.last().unwrap().0;
+    assert!((108..=140).contains(&last), "at 100 a minute after the first 50, 230 take 108 seconds, not {last}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@
 
 mod decision;
 mod standing;
+mod words;
 
 use std::net::IpAddr;
 use std::sync::Arc;

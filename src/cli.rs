@@ -2,6 +2,7 @@
 
 mod check;
 mod descriptors;
+mod explain;
 mod send;
 mod serve;
 
@@ -58,6 +59,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Explain what would become of a message: what the door says and why, and the way it takes.
+    Explain(explain::Options),
     /// Show the gateway at work, on loopback, without any account.
     Demo(crate::demo::Options),
     /// Submit one message to a running gateway (or any SMTP server) and report its reply.
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
     let exit = match arguments.command {
         Command::Serve(config) => runtime.block_on(serve::run(&config.config)),
         Command::Check { config, json } => check::run(&config.config, json),
+        Command::Explain(options) => explain::run(&options),
         Command::Demo(options) if runtime.block_on(crate::demo::run(&options)) => Exit::Ok,
         Command::Demo(_) => Exit::Unavailable,
         Command::Send(options) => runtime.block_on(send::run(&options)),

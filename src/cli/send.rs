@@ -48,7 +48,7 @@ pub(crate) struct Options {
     json: bool,
 }
 
-fn reverse_path(text: &str) -> Result<ReversePath, String> {
+pub(super) fn reverse_path(text: &str) -> Result<ReversePath, String> {
     match text {
         "" | "<>" => Ok(ReversePath::Null),
         address => {

@@ -43,7 +43,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
 }
 
 /// Whether any route that is still open has a provider for what needs this.
-fn begin(router: &Router, known: &Known<'_>, needs: &Needs) -> Result<(), Reply> {
+///
+/// # Errors
+/// What the client hears, with the need that no provider meets.
+pub fn begin(router: &Router, known: &Known<'_>, needs: &Needs) -> Result<(), Reply> {
     router.carriage_for(known).check(needs).map_err(|obstacle| {
         let names: Vec<String> = router.reachable(known).map(|route| format!("\"{}\"", route.name)).collect();
         let whose = match names.as_slice() {
@@ -57,7 +60,10 @@ fn begin(router: &Router, known: &Known<'_>, needs: &Needs) -> Result<(), Reply>
 
 /// Refuses a recipient whose route does not exist, or has no provider for the message, as far as the
 /// envelope and the declared size tell.
-pub(super) fn admit(router: &Router, origin: &Origin, envelope: &Envelope, size: Option<u64>, to: &Address) -> Result<(), Reply> {
+///
+/// # Errors
+/// What the client hears.
+pub fn admit(router: &Router, origin: &Origin, envelope: &Envelope, size: Option<u64>, to: &Address) -> Result<(), Reply> {
     let Some(route) = router.route(&envelope.reverse_path, to, origin) else {
         info!(client = client(origin), from = %envelope.reverse_path, %to, "recipient refused: no route matches");
         return Err(Reply::with_text(550, (5, 4, 4), format!("<{to}>: no route matches this sender and recipient")));

@@ -4,6 +4,7 @@
 //! adds what it finds to one list, so that a run reports every problem, drawn at its line. Secrets
 //! are taken out of the text before any of it is drawn (`mask`).
 
+mod certificate;
 mod document;
 mod domain;
 mod explain;
@@ -28,6 +29,7 @@ use toml::de::DeTable;
 use document::{Document, Findings};
 use problem::{Problem, Source};
 
+pub use certificate::{Certificate, CertificateError, Validity};
 pub use domain::{DomainPattern, DomainPatternError};
 pub use problem::{ConfigErrors, Warning};
 pub use settings::{

@@ -21,6 +21,7 @@ use crate::route::Router;
 use crate::smtp::{self, Door, FrontEnd, Sessions};
 use crate::spool::sqlite::{self, SqliteSpool};
 use crate::spool::{Spool, SpoolCounts, SpoolError};
+use crate::tls::{CertificateStore, Looked, TlsError};
 
 /// How long open sessions get to finish the message they are in.
 const SESSIONS_GRACE: Duration = Duration::from_secs(10);
@@ -37,6 +38,7 @@ pub struct Gateway<S: Spool> {
     addresses: Vec<SocketAddr>,
     queue: Queue<S>,
     circuits: Vec<(ProviderName, Circuit)>,
+    certificates: Arc<CertificateStore>,
     doors: Task,
     attempts: Task,
     feeding: Task,
@@ -60,6 +62,9 @@ pub enum StartError {
     /// The spool could not be opened.
     #[error("{0}")]
     Spool(#[from] SpoolError),
+    /// A listener cannot encrypt.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// A listener's address could not be bound.
     #[error("cannot listen on {address}: {source}{}", bind_hint(source))]
     Bind {
@@ -123,11 +128,13 @@ impl<S: Spool> Gateway<S> {
         let dispatcher = Arc::new(Dispatcher::new(queue.clone(), Arc::clone(&router), endpoints, &config.failover, sender_limits));
         let circuits = dispatcher.circuits();
 
+        let mut certificates = CertificateStore::new(clock);
         let mut listeners = Vec::new();
         for listener in &config.listeners {
             let address = listener.bind;
             let bound = smtp::bind(address).map_err(|source| StartError::Bind { address, source })?;
-            listeners.push((bound, Arc::new(Door { listener: listener.clone() })));
+            let tls = if listener.certificates.is_empty() { None } else { Some(certificates.listener(&listener.certificates)?) };
+            listeners.push((bound, Arc::new(Door { listener: listener.clone(), tls })));
         }
         let addresses = listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect();
 
@@ -139,6 +146,8 @@ impl<S: Spool> Gateway<S> {
             clock,
         });
         let (mut doors, mut attempts, mut feeding) = (Task::new(), Task::new(), Task::new());
+        let certificates = Arc::new(certificates);
+        doors.tasks.spawn(Arc::clone(&certificates).watch(doors.stop.clone()));
         let sessions = Arc::new(Sessions::default());
         for (listener, door) in listeners {
             doors.tasks.spawn(smtp::serve(listener, door, Arc::clone(&front_end), Arc::clone(&sessions), doors.stop.clone()));
@@ -146,7 +155,7 @@ impl<S: Spool> Gateway<S> {
         attempts.tasks.spawn(dispatcher.run(attempts.stop.clone(), ATTEMPTS_GRACE));
         let (fed, stop) = (queue.clone(), feeding.stop.clone());
         feeding.tasks.spawn(async move { fed.run(stop).await });
-        Ok(Self { addresses, queue, circuits, doors, attempts, feeding })
+        Ok(Self { addresses, queue, circuits, certificates, doors, attempts, feeding })
     }
 
     /// Where mail is taken, with the ports that the system chose.
@@ -159,6 +168,12 @@ impl<S: Spool> Gateway<S> {
     #[must_use]
     pub fn circuits(&self) -> &[(ProviderName, Circuit)] {
         &self.circuits
+    }
+
+    /// Reads certificate files again, as is otherwise done every ten seconds; the log says what was found.
+    /// Where a new one is no good, the old one stays in use.
+    pub async fn reload_certificates(&self) -> Looked {
+        self.certificates.reload().await
     }
 
     /// Counts what is in the spool.

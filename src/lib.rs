@@ -48,7 +48,8 @@
 //! | [`cli`] | commands, arguments, exit codes | the gateway, the demo |
 //! | [`gateway`] | the composition root: builds every part, owns every task, drains | all parts below |
 //! | [`config`] | the file, checked, with every mistake drawn at its line | nothing |
-//! | [`smtp`] | the door | the queue, the routes, the rules of access |
+//! | [`smtp`] | the door | TLS, the queue, the routes, the rules of access |
+//! | [`tls`] | TLS for clients: certificates that reload, handshakes | the config's types |
 //! | [`access`] | who may do what at the door; pure | the config's types, the routes |
 //! | [`queue`] | what is due, what is parked, who has a lease | the spool |
 //! | [`spool`] | the durable store: [`spool::sqlite`], and [`spool::memory`] for tests | nothing |
@@ -88,3 +89,4 @@ pub mod sandbox;
 pub mod smtp;
 pub mod spool;
 pub mod telemetry;
+pub mod tls;

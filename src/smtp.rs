@@ -12,6 +12,7 @@ mod data;
 pub mod decoder;
 mod ehlo;
 mod header;
+mod io;
 mod listener;
 mod mail;
 mod places;
@@ -19,6 +20,7 @@ mod proxy;
 mod rcpt;
 pub mod reply;
 mod session;
+mod starttls;
 mod stream;
 mod trace;
 
@@ -31,6 +33,7 @@ use crate::config::Listener;
 use crate::queue::Queue;
 use crate::route::Router;
 use crate::spool::Spool;
+use crate::tls::ServerTls;
 
 pub use listener::{bind, serve};
 pub use places::Sessions;
@@ -76,6 +79,8 @@ impl Default for Settings {
 pub struct Door {
     /// Its settings.
     pub listener: Listener,
+    /// What it encrypts with; `None` if it never does.
+    pub tls: Option<ServerTls>,
 }
 
 /// Everything a session shares with the others.

@@ -21,6 +21,14 @@ static CERTIFICATES: LazyLock<()> = LazyLock::new(|| {
     std::fs::write(folder.join("cert.pem"), one.cert.pem()).unwrap();
     std::fs::write(folder.join("key.pem"), one.signing_key.serialize_pem()).unwrap();
     std::fs::write(folder.join("other-key.pem"), other.signing_key.serialize_pem()).unwrap();
+    for (name, from, to) in [("expired", 2019, 2020), ("future", 2998, 2999)] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["relay.example".to_owned(), "*.corp.example".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(from, 3, 1);
+        params.not_after = rcgen::date_time_ymd(to, 3, 1);
+        std::fs::write(folder.join(format!("{name}.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(folder.join(format!("{name}-key.pem")), key.serialize_pem()).unwrap();
+    }
     std::env::set_current_dir(folder).unwrap();
 });
 
@@ -98,8 +106,11 @@ fn every_expected_text_belongs_to_a_file() {
 #[test]
 fn a_certificate_with_its_own_key_is_fine() {
     LazyLock::force(&CERTIFICATES);
-    let text = "[[listener]]\nbind = \"127.0.0.1:0\"\ncertificate = \"cert.pem\"\nprivate_key = \"key.pem\"\n\n[provider.smarthost.x]\nhost = \"smtp.example.net\"\n";
-    Config::parse(text, Path::new("x.toml"), Secrets::Read).unwrap_or_else(|errors| panic!("{errors}"));
+    let text = "[server]\nhostname = \"relay.example\"\n[[listener]]\nbind = \"127.0.0.1:0\"\ntls = \"starttls\"\ncertificate = \"cert.pem\"\n\
+                private_key = \"key.pem\"\n\n[provider.smarthost.x]\nhost = \"smtp.example.net\"\n";
+    let (config, warnings) = Config::parse(text, Path::new("x.toml"), Secrets::Read).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(warnings.is_empty(), "{}", warnings[0]);
+    assert_eq!(config.listeners[0].certificates[0].private_key, Path::new("key.pem"));
 }
 
 #[test]
@@ -138,6 +149,7 @@ fn the_full_sample_writes_down_the_defaults() {
     for option in [
         "hostname",
         "certificate",
+        "more_certificates",
         "bare_newline",
         "ca_file",
         "idle_timeout",

@@ -40,22 +40,28 @@ pub(super) async fn run(path: &Path) -> Exit {
     }
     info!(version = env!("CARGO_PKG_VERSION"), hostname = %config.server.hostname, data_dir = %config.server.data_dir.display(), "ready");
 
-    stop_requested(&mut terminate, &mut interrupt, &mut hangup).await;
+    loop {
+        tokio::select! {
+            () = stop_requested(&mut terminate, &mut interrupt) => break,
+            _ = hangup.recv() => {
+                let looked = gateway.reload_certificates().await;
+                info!(taken = looked.taken, unchanged = looked.unchanged, bad = looked.bad, "SIGHUP: the certificate files were read again");
+                warn!("SIGHUP: this version reads its config at start only; restart it to apply a change");
+            }
+        }
+    }
     tokio::select! {
         () = gateway.drain() => Exit::Ok,
-        () = stop_requested(&mut terminate, &mut interrupt, &mut hangup) => {
+        () = stop_requested(&mut terminate, &mut interrupt) => {
             warn!("stopped at once by a second signal; what was being handed over is in doubt");
             Exit::TempFail
         }
     }
 }
 
-async fn stop_requested(terminate: &mut Signal, interrupt: &mut Signal, hangup: &mut Signal) {
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return,
-            _ = interrupt.recv() => return,
-            _ = hangup.recv() => warn!("SIGHUP: this version reads its config at start only; restart it to apply a change"),
-        }
+async fn stop_requested(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }

@@ -45,12 +45,25 @@ pub(super) struct Listener {
     /// Its key, PEM.
     #[serde(default)]
     pub(super) private_key: Option<PathBuf>,
+    /// Certificates for other names.
+    #[serde(default)]
+    pub(super) more_certificates: Vec<CertificateFiles>,
     /// Whether a load balancer says who the client is.
     #[serde(default)]
     pub(super) proxy_protocol: bool,
     /// Whether AUTH is offered on a connection in clear text.
     #[serde(default)]
     pub(super) auth_without_tls: bool,
+}
+
+/// One of `more_certificates`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CertificateFiles {
+    /// The certificate chain, PEM.
+    pub(super) certificate: PathBuf,
+    /// Its key, PEM.
+    pub(super) private_key: PathBuf,
 }
 
 /// `[access]`

@@ -16,7 +16,7 @@ pub(super) struct Problem {
     /// Whether the config can be used in spite of it.
     pub(super) is_warning: bool,
     /// What was seen, in one line.
-    title: String,
+    pub(super) title: String,
     /// The place, and what was expected there.
     at: Option<(Range<usize>, String)>,
     /// Other places that belong to it.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use postrider_providers::settings::{LimitSettings, Rate, Size, Span};
 use serde_json::{Value, json};
 
-use super::{BareNewline, Config, InDoubt, LogFormat, Route, When};
+use super::{BareNewline, Config, InDoubt, Listener, ListenerTls, LogFormat, Route, When};
 
 /// Describes what would run, in lines for people.
 #[must_use]
@@ -18,7 +18,7 @@ pub fn summary(config: &Config) -> String {
     };
     line("hostname", config.server.hostname.to_string());
     line("data", config.server.data_dir.display().to_string());
-    line("listens on", list(config.listeners.iter().map(|listener| listener.bind)));
+    line("listens on", list(config.listeners.iter().map(listener)));
     line("may relay", if access.trusted_networks.is_empty() { "nobody".to_owned() } else { list(&access.trusted_networks) });
     if !access.trusted_proxies.is_empty() {
         let proxied = list(config.listeners.iter().filter(|listener| listener.proxy_protocol).map(|listener| listener.bind));
@@ -77,7 +77,12 @@ pub fn summary_json(config: &Config) -> Value {
     let rate = |rate: &Option<Rate>| rate.map(|rate| rate.to_string());
     json!({
         "server": { "hostname": &*config.server.hostname, "data_dir": config.server.data_dir },
-        "listeners": config.listeners.iter().map(|listener| json!({ "bind": listener.bind.to_string(), "tls": "off", "proxy_protocol": listener.proxy_protocol })).collect::<Vec<_>>(),
+        "listeners": config.listeners.iter().map(|listener| json!({
+            "bind": listener.bind.to_string(),
+            "tls": tls_name(listener.tls),
+            "certificates": listener.certificates.iter().map(|files| &files.certificate).collect::<Vec<_>>(),
+            "proxy_protocol": listener.proxy_protocol,
+        })).collect::<Vec<_>>(),
         "access": {
             "trusted_networks": access.trusted_networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "trusted_proxies": access.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -130,6 +135,29 @@ pub fn summary_json(config: &Config) -> Value {
         },
         "log": { "format": log_format(config.log.format), "level": config.log.level.as_str() },
     })
+}
+
+fn listener(listener: &Listener) -> String {
+    let tls = match listener.tls {
+        ListenerTls::Off => "no TLS",
+        ListenerTls::StartTls => "STARTTLS",
+        ListenerTls::Required => "STARTTLS required",
+        ListenerTls::Implicit => "TLS from the start",
+    };
+    match listener.certificates.len() {
+        0 | 1 => format!("{} ({tls})", listener.bind),
+        number => format!("{} ({tls}, {number} certificates)", listener.bind),
+    }
+}
+
+/// As in the file.
+fn tls_name(tls: ListenerTls) -> &'static str {
+    match tls {
+        ListenerTls::Off => "off",
+        ListenerTls::StartTls => "starttls",
+        ListenerTls::Required => "required",
+        ListenerTls::Implicit => "implicit",
+    }
 }
 
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {

@@ -1,6 +1,7 @@
 //! From the tables as written to the settings as meant: everything that types alone cannot say.
 
 mod access;
+mod certificates;
 mod listeners;
 mod providers;
 mod routes;
@@ -50,9 +51,10 @@ pub(super) fn validate(file: &File, document: &Document<'_>, secrets: Secrets, f
     let mut checker = Checker { document, findings };
     let providers = checker.providers(&file.providers, secrets);
     checker.proxies(file.listeners.as_deref(), &file.access);
+    let server = checker.server(&file.server);
     Config {
-        server: checker.server(&file.server),
-        listeners: checker.listeners(file.listeners.as_deref()),
+        listeners: checker.listeners(file.listeners.as_deref(), &server.hostname, secrets),
+        server,
         access: checker.access(&file.access),
         applications: Vec::new(),
         routes: checker.routes(&file.routes, &file.providers),

@@ -33,6 +33,8 @@ pub enum Command {
     Help,
     /// `QUIT`.
     Quit,
+    /// `STARTTLS` (RFC 3207).
+    StartTls,
 }
 
 /// MAIL with its parameters.
@@ -114,7 +116,8 @@ impl Command {
             "HELP" => Ok(Self::Help),
             "VRFY" if argument.is_empty() => Err(syntax("VRFY needs a name")),
             "VRFY" => Ok(Self::Vrfy),
-            "STARTTLS" | "AUTH" | "BDAT" | "ETRN" | "EXPN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(CommandError(reply::NOT_IMPLEMENTED)),
+            "STARTTLS" => no_argument(Self::StartTls),
+            "AUTH" | "BDAT" | "ETRN" | "EXPN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(CommandError(reply::NOT_IMPLEMENTED)),
             _ => Err(CommandError(reply::UNKNOWN_COMMAND)),
         }
     }

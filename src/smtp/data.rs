@@ -46,6 +46,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             client: self.client.address,
             hostname: &front_end.settings.hostname,
             extended: greeting.extended,
+            encryption: self.stream.encryption(),
+            authenticated: self.client.login.is_some(),
             id,
             at: received,
         }
@@ -96,6 +98,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                     to = %recipients[0].address,
                     recipients = recipients.len(),
                     size,
+                    tls = self.stream.encryption().map(|used| used.version),
                     "accepted"
                 );
                 Ok(Reply::with_text(250, (2, 0, 0), format!("Ok: queued as {id}")))

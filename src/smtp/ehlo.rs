@@ -30,6 +30,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         // Only if somebody can pass it on: such mail cannot be made ASCII on its way.
         offers.extend(carriage.smtputf8().then(|| "SMTPUTF8".to_owned()));
         offers.extend(["DSN", "HELP"].map(str::to_owned));
+        offers.extend(self.offers_starttls().then(|| "STARTTLS".to_owned()));
         offers
     }
 }

@@ -90,6 +90,9 @@ pub const HELP: Reply = Reply::new(
     "Postrider takes mail for relay: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT\nWho may relay is set in access.trusted_networks",
 );
 
+/// RFC 3207 section 4: the handshake may begin.
+pub const START_TLS: Reply = Reply::new(220, (2, 0, 0), "Ready to start TLS");
+
 /// RFC 5321 section 3.8: the server shuts down.
 pub const SHUTTING_DOWN: Reply = Reply::new(421, (4, 3, 2), "Shutting down, try again later");
 /// RFC 5321 section 4.5.3.2: the client was silent for too long.
@@ -131,6 +134,13 @@ pub const NESTED_MAIL: Reply = Reply::new(503, (5, 5, 1), "A transaction is open
 pub const NEED_MAIL: Reply = Reply::new(503, (5, 5, 1), "Send MAIL first");
 /// RFC 5321 section 3.3.
 pub const NEED_RECIPIENTS: Reply = Reply::new(503, (5, 5, 1), "Send RCPT first; no recipient was accepted");
+/// STARTTLS on a connection that is encrypted already.
+pub const TLS_ACTIVE: Reply = Reply::new(503, (5, 5, 1), "TLS is active already");
+/// RFC 3207 section 4: the listener takes nothing in clear text.
+pub const MUST_STARTTLS: Reply = Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first");
+/// Said in clear text to a client that does not begin with a handshake where one is wanted.
+pub const SPEAK_TLS: Reply =
+    Reply::new(554, (5, 7, 0), "This port speaks TLS from the first octet; switch on SSL/TLS in the client, or use another port");
 /// RFC 1870 section 6.1 and 6.3.
 pub const TOO_LARGE: Reply = Reply::new(552, (5, 3, 4), "Message exceeds the maximum size; see SIZE in the answer to EHLO");
 /// A header block that no mail program makes.

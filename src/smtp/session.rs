@@ -28,7 +28,7 @@ pub struct Session<T, S: Spool> {
     /// Refusals since the last message was taken.
     pub(super) errors: u32,
     place: Place,
-    shutdown: CancellationToken,
+    pub(super) shutdown: CancellationToken,
 }
 
 /// How far the dialogue is.
@@ -66,6 +66,8 @@ pub struct Greeting {
 pub enum Next {
     /// Send this and go on.
     Reply(Reply),
+    /// Go on: what there was to say has been said.
+    Proceed,
     /// Send this and end the session.
     Close(Reply),
 }
@@ -114,12 +116,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     /// Runs the session to its end.
     async fn run(mut self) {
         let greeting = Reply::plain(220, format!("{} ESMTP Postrider", self.front_end.settings.hostname));
-        let ended = match self.take_place() {
-            Ok(()) => {
-                self.stream.reply(&greeting);
-                self.dialogue().await
-            }
-            Err(refusal) => Ok(refusal),
+        let ended = match self.begin_encrypted().await {
+            Ok(()) => match self.take_place() {
+                Ok(()) => {
+                    self.stream.reply(&greeting);
+                    self.dialogue().await
+                }
+                Err(refusal) => Ok(refusal),
+            },
+            Err(error) => Err(error),
         };
         match ended {
             Ok(last) => self.stream.reply(&last),
@@ -170,6 +175,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             };
             let reply = match next {
                 Next::Reply(reply) => reply,
+                Next::Proceed => continue,
                 Next::Close(reply) => return Ok(reply),
             };
             // Too many recipients is no mistake of a client: it sends the rest in another transaction
@@ -187,12 +193,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     }
 
     async fn command(&mut self, command: Command) -> Result<Next, StreamError> {
+        if self.wants_tls_before(&command) {
+            return Ok(Next::Reply(reply::MUST_STARTTLS));
+        }
         let reply = match command {
             Command::Helo(name) => self.helo(name),
             Command::Ehlo(name) => self.ehlo(name),
             Command::Mail(mail) => self.mail(mail),
             Command::Rcpt(rcpt) => self.rcpt(rcpt),
             Command::Data => return self.data().await,
+            Command::StartTls => return self.starttls().await,
             Command::Rset => {
                 self.reset();
                 reply::OK

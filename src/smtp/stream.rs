@@ -10,8 +10,11 @@ use bytes::{Buf, BytesMut};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
 
+use super::io::Io;
 use super::reply::Reply;
+use crate::tls::Encryption;
 
 /// The longest command line, with its CRLF. RFC 5321 section 4.5.3.1.4 asks for 512 octets at least;
 /// paths and parameters of SMTPUTF8 and SIZE need more.
@@ -36,7 +39,7 @@ const LINGER_OCTETS: usize = 1 << 20;
 /// A buffered connection.
 #[derive(Debug)]
 pub struct Stream<T> {
-    io: T,
+    io: Io<T>,
     input: BytesMut,
     output: BytesMut,
     limits: Limits,
@@ -101,7 +104,7 @@ impl Pace {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     pub fn new(io: T, limits: Limits) -> Self {
-        Self { io, input: BytesMut::new(), output: BytesMut::new(), limits, pace: Pace::default() }
+        Self { io: Io::Plain(io), input: BytesMut::new(), output: BytesMut::new(), limits, pace: Pace::default() }
     }
 
     /// Queues a reply; it is written before the next wait.
@@ -188,6 +191,33 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     /// Marks `count` octets of [`Stream::data`] as taken.
     pub fn consume(&mut self, count: usize) {
         self.input.advance(count);
+    }
+
+    /// Forgets what has arrived and was not consumed; says how many octets that was.
+    pub fn discard(&mut self) -> usize {
+        let count = self.input.len();
+        self.input.clear();
+        count
+    }
+
+    /// Takes the connection out for a handshake, if it is in clear text. Without one it counts as closed.
+    pub fn take_plain(&mut self) -> Option<T> {
+        self.io.take_plain()
+    }
+
+    /// Goes on over an encrypted connection.
+    pub fn encrypted(&mut self, io: TlsStream<T>) {
+        self.io = Io::Tls(Box::new(io));
+    }
+
+    /// Goes on in clear text.
+    pub fn in_clear_text(&mut self, io: T) {
+        self.io = Io::Plain(io);
+    }
+
+    /// What the connection is encrypted with.
+    pub fn encryption(&self) -> Option<Encryption> {
+        self.io.encryption()
     }
 
     async fn fill(&mut self, size: usize) -> Result<(), StreamError> {

@@ -7,6 +7,8 @@ use postrider_providers::contract::{Envelope, MessageId};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
+use crate::tls::Encryption;
+
 /// Received fields from which on a message is taken to run in a loop. RFC 5321 section 6.3 asks for a
 /// large threshold, normally at least 100.
 pub const MAX_HOPS: usize = 100;
@@ -22,6 +24,10 @@ pub struct Received<'a> {
     pub hostname: &'a str,
     /// Whether the client said EHLO.
     pub extended: bool,
+    /// What the connection is encrypted with.
+    pub encryption: Option<Encryption>,
+    /// Whether the client has logged in.
+    pub authenticated: bool,
     /// The message's id here.
     pub id: MessageId,
     /// The time of acceptance.
@@ -32,12 +38,7 @@ impl Received<'_> {
     /// The field (RFC 5321 section 4.4), with CRLF. A single recipient is named in FOR; several are
     /// not, because that would tell each about the others (section 7.6).
     pub fn field(&self, envelope: &Envelope) -> String {
-        // RFC 3848 and RFC 6531 section 4.3.
-        let with = match (envelope.smtputf8, self.extended) {
-            (true, _) => "UTF8SMTP",
-            (false, true) => "ESMTP",
-            (false, false) => "SMTP",
-        };
+        let with = self.protocol(envelope.smtputf8);
         let helo: String = self.helo.chars().map(|c| if c.is_ascii_graphic() && !"()<>\\\";".contains(c) { c } else { '?' }).collect();
         let client = match self.client {
             IpAddr::V4(address) => format!("[{address}]"),
@@ -47,10 +48,27 @@ impl Received<'_> {
             [one] => format!("\r\n\tfor <{}>", one.address),
             _ => String::new(),
         };
+        // The registered clause of RFC 8314 section 4.3, with the version as a comment.
+        let tls = self.encryption.map_or_else(String::new, |used| format!("\r\n\ttls {} ({})", used.cipher, used.version));
         let date = OffsetDateTime::from(self.at).format(&Rfc2822).unwrap_or_default();
         format!(
-            "Received: from {helo} ({client})\r\n\tby {} (Postrider) with {with} id {}{recipient};\r\n\t{date}\r\n",
+            "Received: from {helo} ({client})\r\n\tby {} (Postrider) with {with} id {}{recipient}{tls};\r\n\t{date}\r\n",
             self.hostname, self.id
         )
+    }
+
+    /// The keyword of WITH: RFC 3848, and RFC 6531 section 4.3. Only those of EHLO tell about TLS and AUTH.
+    fn protocol(&self, smtputf8: bool) -> &'static str {
+        match (smtputf8, self.extended, self.encryption.is_some(), self.authenticated) {
+            (true, _, false, false) => "UTF8SMTP",
+            (true, _, true, false) => "UTF8SMTPS",
+            (true, _, false, true) => "UTF8SMTPA",
+            (true, _, true, true) => "UTF8SMTPSA",
+            (false, true, false, false) => "ESMTP",
+            (false, true, true, false) => "ESMTPS",
+            (false, true, false, true) => "ESMTPA",
+            (false, true, true, true) => "ESMTPSA",
+            (false, false, _, _) => "SMTP",
+        }
     }
 }

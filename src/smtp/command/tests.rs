@@ -96,7 +96,7 @@ fn wrong_lines_get_the_reply_that_rfc_5321_gives_them() {
         (b"RCPT TO:<a@b> FOO=NEVER", 555),
         (b"RCPT TO:<\"x> FOO=NEVER\"@y.org> FOO=NEVER", 555),
         (b"RCPT TO:<a@b\x00c>", 501),
-        (b"STARTTLS", 502),
+        (b"STARTTLS now", 501),
         (b"BDAT 99999999999999999999999 LAST", 502),
         (b"EXPN list", 502),
     ] {

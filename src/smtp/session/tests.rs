@@ -56,7 +56,7 @@ fn gate_with(change: impl FnOnce(&mut Setup), when: When) -> Gate {
         queue: Queue::new(spool.clone(), QueueSettings::default(), Clock::system()),
         clock: Clock::system(),
     });
-    Gate { door: Arc::new(Door { listener: setup.listener }), front_end, spool, shutdown: CancellationToken::new() }
+    Gate { door: Arc::new(Door { listener: setup.listener, tls: None }), front_end, spool, shutdown: CancellationToken::new() }
 }
 
 fn gate() -> Gate {
@@ -340,3 +340,6 @@ async fn when_serving_is_cut_off_so_are_the_sessions() {
     assert!(replies.ends_with(">\r\n"), "it ends without another word: {replies}");
     assert_eq!(gate.front_end.queue.in_window(), 0);
 }
+
+/// STARTTLS and implicit TLS.
+mod tls;

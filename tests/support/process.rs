@@ -98,6 +98,12 @@ impl Postrider {
         assert!(status.success());
     }
 
+    /// `kill -HUP`.
+    pub fn hang_up(&self) {
+        let status = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> ExitStatus {
         self.child.wait().unwrap()

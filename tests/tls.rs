@@ -178,6 +178,26 @@ async fn plain_smtp_at_the_implicit_port_is_answered_and_logged() {
     relay.logged(&["WARN", "client=127.0.0.1", "speaks plain SMTP, and said EHLO", "switch on SSL/TLS"]).await;
 }
 
+#[tokio::test]
+async fn a_handshake_before_the_greeting_of_starttls_is_logged() {
+    let relay = Relay::start().await;
+    assert!(!relay.openssl(relay.starttls, &[]).await.0);
+    let listener = format!("listener=127.0.0.1:{}", relay.starttls);
+    relay.logged(&["WARN", "client=127.0.0.1", &listener, "TLS from the first octet, and this listener does not"]).await;
+}
+
+#[tokio::test]
+async fn postrider_send_finds_a_listener_that_wants_starttls() {
+    let relay = Relay::start().await;
+    for server in [relay.starttls, relay.required] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+        command.args(["send", "--from", "a@corp.example", "--to", "b@example.net", "--server", &format!("127.0.0.1:{server}")]);
+        let output = run(command, b"").await;
+        assert!(said(&output).starts_with("accepted <b@example.net>: 250 2.0.0 Ok: queued as "), "{}", said(&output));
+    }
+    relay.host.recorder().reached(2).await;
+}
+
 const SMTPLIB: &str = r#"
 import smtplib, ssl, sys
 starttls, required, implicit, certificate = sys.argv[1:]

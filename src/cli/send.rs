@@ -17,7 +17,7 @@ use time::format_description::well_known::Rfc2822;
 use tokio::time::Instant;
 
 use super::{Exit, fail, print};
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, ListenerTls};
 
 /// What to send, and where to.
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,8 @@ pub(super) async fn run(options: &Options) -> Exit {
     let hostname = gethostname::gethostname().to_string_lossy().into_owned();
     // The way out to a smart host is the SMTP client that the gateway has.
     let connected = Context::new(&hostname).map_err(|error| error.to_string()).and_then(|context| {
-        let settings = serde_json::json!({ "host": host, "port": port, "tls": "off" });
+        // A listener may want STARTTLS; whom its certificate is for, a test message does not depend on.
+        let settings = serde_json::json!({ "host": host, "port": port, "tls": "opportunistic" });
         let settings: smarthost::Config = serde_json::from_value(settings).map_err(|error| error.to_string())?;
         settings.connect(ProviderName::new("smarthost", "send"), &context).map_err(|error| error.to_string())
     });
@@ -128,7 +129,8 @@ pub(super) async fn run(options: &Options) -> Exit {
 /// Where the gateway of this config takes mail, as seen from this host.
 fn listener(path: &Path) -> Result<SocketAddr, ConfigErrors> {
     let (config, _) = Config::load(path)?;
-    let mut address = config.listeners[0].bind;
+    let no_handshake_first = config.listeners.iter().find(|listener| listener.tls != ListenerTls::Implicit);
+    let mut address = no_handshake_first.unwrap_or(&config.listeners[0]).bind;
     match address.ip() {
         IpAddr::V4(any) if any.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(any) if any.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),

@@ -134,6 +134,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             Err(StreamError::Closed) => debug!(client = %self.client.address, "the client closed the connection"),
             Err(StreamError::Broken(error)) => debug!(client = %self.client.address, %error, "the connection broke"),
         }
+        self.tell_if_handshake_was_too_early();
         self.stream.close().await;
     }
 

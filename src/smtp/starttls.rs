@@ -145,4 +145,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             _ => info!(%client, %listener, offered = %offer, server_name, reason, "no TLS with this client"),
         }
     }
+
+    /// The other way round: the client began with a handshake, and this listener with a greeting.
+    pub(super) fn tell_if_handshake_was_too_early(&self) {
+        if self.stream.began_with_handshake() {
+            warn!(
+                client = %self.client.address,
+                listener = %self.door.listener.bind,
+                reason = "the client speaks TLS from the first octet, and this listener does not: switch on STARTTLS (not SSL/TLS) in \
+                          the client, or point it at a listener with tls = \"implicit\"",
+                "no TLS with this client"
+            );
+        }
+    }
 }

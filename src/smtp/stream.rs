@@ -42,6 +42,8 @@ pub struct Stream<T> {
     io: Io<T>,
     input: BytesMut,
     output: BytesMut,
+    /// The first octet that the client sent.
+    first: Option<u8>,
     limits: Limits,
     pace: Pace,
 }
@@ -104,7 +106,7 @@ impl Pace {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     pub fn new(io: T, limits: Limits) -> Self {
-        Self { io: Io::Plain(io), input: BytesMut::new(), output: BytesMut::new(), limits, pace: Pace::default() }
+        Self { io: Io::Plain(io), input: BytesMut::new(), output: BytesMut::new(), first: None, limits, pace: Pace::default() }
     }
 
     /// Queues a reply; it is written before the next wait.
@@ -220,9 +222,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
         self.io.encryption()
     }
 
+    /// Whether the client has begun in clear text with a TLS handshake: 22 is the type of its record (RFC
+    /// 8446 section 5.1), and begins no command.
+    pub fn began_with_handshake(&self) -> bool {
+        self.first == Some(22)
+    }
+
     async fn fill(&mut self, size: usize) -> Result<(), StreamError> {
         self.input.reserve(size);
         let read = self.io.read_buf(&mut self.input).await?;
+        self.first = self.first.or(self.input.first().copied());
         if read == 0 { Err(StreamError::Closed) } else { Ok(()) }
     }
 

@@ -132,6 +132,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             Err(StreamError::TooSlow) => self.dismiss(&reply::TOO_SLOW),
             Err(StreamError::NotReading) => info!(client = %self.client.address, "session ended: the client does not read its replies"),
             Err(StreamError::Closed) => debug!(client = %self.client.address, "the client closed the connection"),
+            Err(StreamError::NotEncrypted) => {}
             Err(StreamError::Broken(error)) => debug!(client = %self.client.address, %error, "the connection broke"),
         }
         self.tell_if_handshake_was_too_early();

@@ -88,11 +88,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     /// Does the handshake. An error has been logged, and the connection is of no use any more.
     async fn encrypt(&mut self) -> Result<(), StreamError> {
         let (Some(tls), Some(io)) = (self.door.tls.clone(), self.stream.take_plain()) else {
-            return Err(StreamError::Closed);
+            return Err(StreamError::NotEncrypted);
         };
         let accepted = tokio::select! {
             biased;
-            () = self.shutdown.cancelled() => return Err(StreamError::Closed),
+            () = self.shutdown.cancelled() => return Err(StreamError::NotEncrypted),
             accepted = tls.accept(io, HANDSHAKE) => accepted,
         };
         match accepted {
@@ -112,7 +112,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                         self.stream.reply(&reply::SPEAK_TLS);
                     }
                 }
-                Err(StreamError::Closed)
+                Err(StreamError::NotEncrypted)
             }
         }
     }

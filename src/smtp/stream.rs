@@ -86,6 +86,8 @@ pub enum StreamError {
     TooSlow,
     /// It does not read what it is told.
     NotReading,
+    /// A handshake came to nothing, which has been logged; nobody can be told more.
+    NotEncrypted,
     /// The connection broke.
     Broken(io::Error),
 }

@@ -72,3 +72,55 @@ impl Received<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use postrider_providers::contract::{BodyType, ReversePath};
+
+    use super::*;
+
+    #[test]
+    fn the_protocol_tells_about_extensions_encryption_and_login() {
+        let encryption = Some(Encryption { version: "TLSv1.2", cipher: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" });
+        for (smtputf8, extended, encryption, authenticated, expected) in [
+            (false, false, None, false, "SMTP"),
+            (false, false, encryption, false, "SMTP"),
+            (false, true, None, false, "ESMTP"),
+            (false, true, encryption, false, "ESMTPS"),
+            (false, true, None, true, "ESMTPA"),
+            (false, true, encryption, true, "ESMTPSA"),
+            (true, true, None, false, "UTF8SMTP"),
+            (true, true, encryption, false, "UTF8SMTPS"),
+            (true, true, None, true, "UTF8SMTPA"),
+            (true, true, encryption, true, "UTF8SMTPSA"),
+        ] {
+            let received = Received {
+                helo: "client.example",
+                client: "2001:db8::1".parse().unwrap(),
+                hostname: "relay.example",
+                extended,
+                encryption,
+                authenticated,
+                id: MessageId::generate(),
+                at: SystemTime::UNIX_EPOCH,
+            };
+            let envelope = Envelope {
+                reverse_path: ReversePath::Null,
+                recipients: Vec::new(),
+                body_type: BodyType::SevenBit,
+                smtputf8,
+                returned: None,
+                envelope_id: None,
+            };
+            let field = received.field(&envelope);
+            assert!(field.contains(&format!(" with {expected} id ")), "{field}");
+            let tls = ";\r\n\tThu, 01 Jan 1970 00:00:00 +0000\r\n";
+            let tls = if encryption.is_some() {
+                format!("\r\n\ttls TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 (TLSv1.2){tls}")
+            } else {
+                tls.to_owned()
+            };
+            assert!(field.ends_with(&tls), "{field}");
+        }
+    }
+}

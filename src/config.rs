@@ -10,8 +10,11 @@ mod domain;
 mod explain;
 mod file;
 mod mask;
+mod password;
+mod password_file;
 mod problem;
 mod reader;
+mod sender;
 mod settings;
 mod summary;
 mod validate;
@@ -31,7 +34,10 @@ use problem::{Problem, Source};
 
 pub use certificate::{Certificate, CertificateError, Validity};
 pub use domain::{DomainPattern, DomainPatternError};
+pub use password::{PasswordHash, PasswordHashError};
+pub use password_file::{MAX_PASSWORD_FILE, PasswordFile, PasswordFileError};
 pub use problem::{ConfigErrors, Warning};
+pub use sender::SenderPatternError;
 pub use settings::{
     Access, Application, BareNewline, CertificateFiles, Failover, InDoubt, Listener, ListenerTls, Log, LogFormat, LogLevel, LongLines,
     MissingFields, OddCommands, Queue, Route, SenderPattern, SendingDomainLimits, Server, ToleranceSettings, When,

@@ -29,6 +29,8 @@ static CERTIFICATES: LazyLock<()> = LazyLock::new(|| {
         std::fs::write(folder.join(format!("{name}.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
         std::fs::write(folder.join(format!("{name}-key.pem")), key.serialize_pem()).unwrap();
     }
+    let lines = "# names\nscanner:$apr1$hunter2$hunter2\nkiosk:{SHA}hunter2\nold:hunter2hunter\nnobody\n";
+    std::fs::write(folder.join("passwords"), lines).unwrap();
     std::env::set_current_dir(folder).unwrap();
 });
 
@@ -159,6 +161,13 @@ fn the_full_sample_writes_down_the_defaults() {
         "when",
         "per_sending_domain",
         "inline_max",
+        "password_file",
+        "password",
+        "networks",
+        "senders",
+        "owner",
+        "disabled",
+        "long_lines",
     ] {
         assert!(written.iter().any(|key| key == option), "{option} is not in config/postrider.toml");
     }

@@ -122,7 +122,7 @@ fn unknown_key(unknown: &str, known: &[&str], place: &Place<'_>, suspects: &mut 
         path => place.name.header(path),
     };
     let near = nearest(unknown, known.iter().copied());
-    if place.name.base == "provider" && near.is_none_or(is_secret) {
+    if (place.name.base == "provider" || place.name.base.starts_with("app.")) && near.is_none_or(is_secret) {
         suspects.push(place.span.clone());
     }
     let problem = Problem::error(format!("unknown key `{unknown}` in {table}")).at(place.span.clone(), "not a setting of this table");

@@ -12,7 +12,7 @@ use postrider_providers::settings::{Rate, Size, Span};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use super::settings::{self, BareNewline, InDoubt, ListenerTls, LogFormat, LogLevel};
+use super::settings::{self, BareNewline, InDoubt, ListenerTls, LogFormat, LogLevel, ToleranceSettings};
 
 /// `[server]`
 #[derive(Debug, Clone, Deserialize)]
@@ -54,6 +54,35 @@ pub(super) struct Listener {
     /// Whether AUTH is offered on a connection in clear text.
     #[serde(default)]
     pub(super) auth_without_tls: bool,
+    /// What is tolerated here.
+    #[serde(default)]
+    pub(super) tolerance: ToleranceSettings,
+}
+
+/// `[app.NAME]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Application {
+    /// Hashes, as `postrider password` prints them.
+    pub(super) password: Option<Texts>,
+    /// Where it is recognised without AUTH.
+    pub(super) networks: Texts,
+    /// Envelope senders that it may use; any if absent.
+    pub(super) senders: Option<Texts>,
+    /// How much of its mail goes out.
+    pub(super) rate: Option<Rate>,
+    /// Who hears about its mail that bounces.
+    pub(super) owner: Option<String>,
+    /// The largest message.
+    pub(super) max_message_size: Option<Size>,
+    /// The most recipients of one message.
+    pub(super) max_recipients: Option<usize>,
+    /// The most connections at the same time.
+    pub(super) max_connections: Option<usize>,
+    /// Whether it is refused.
+    pub(super) disabled: bool,
+    /// What is tolerated of it.
+    pub(super) tolerance: ToleranceSettings,
 }
 
 /// One of `more_certificates`.
@@ -74,6 +103,12 @@ pub(super) struct Access {
     pub(super) trusted_networks: Vec<String>,
     /// Who is believed about who the client is.
     pub(super) trusted_proxies: Vec<String>,
+    /// Names and hashes in the form of htpasswd.
+    pub(super) password_file: Option<PathBuf>,
+    /// Failed logins from one address until it is refused.
+    pub(super) auth_failures: u32,
+    /// For how long.
+    pub(super) auth_block: Span,
     /// The largest message taken.
     pub(super) max_message_size: Size,
     /// The most recipients of one message.
@@ -92,6 +127,8 @@ impl Default for Access {
     fn default() -> Self {
         let settings::Access {
             trusted_networks,
+            auth_failures,
+            auth_block,
             max_message_size,
             max_recipients,
             max_connections,
@@ -103,6 +140,9 @@ impl Default for Access {
         Self {
             trusted_networks: trusted_networks.iter().map(ToString::to_string).collect(),
             trusted_proxies: Vec::new(),
+            password_file: None,
+            auth_failures,
+            auth_block: Span(auth_block),
             max_message_size: Size(max_message_size),
             max_recipients,
             max_connections,

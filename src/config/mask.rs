@@ -70,6 +70,9 @@ pub(super) fn is_secret(key: &str) -> bool {
         // A database URL carries its password.
         return true;
     }
+    if key == "password_file" {
+        return false;
+    }
     SECRET_WORDS.iter().any(|word| key.contains(word))
         || SECRET_KEYS.iter().any(|known| strsim::normalized_damerau_levenshtein(known, &key) >= 0.7)
 }

@@ -13,10 +13,10 @@ use super::file;
 use super::problem::Problem;
 
 /// The sections that this version has.
-const SECTIONS: &[&str] = &["server", "listener", "access", "provider", "route", "limits", "queue", "failover", "log"];
+const SECTIONS: &[&str] = &["server", "listener", "access", "app", "provider", "route", "limits", "queue", "failover", "log"];
 
 /// The sections that come later.
-const LATER_SECTIONS: &[&str] = &["app", "bounce", "admin"];
+const LATER_SECTIONS: &[&str] = &["bounce", "admin"];
 
 /// The kinds of provider that come later.
 const LATER_KINDS: &[&str] = &[
@@ -50,6 +50,8 @@ pub(super) struct File {
     /// `None` if the file has no listener.
     pub(super) listeners: Option<Vec<Option<file::Listener>>>,
     pub(super) access: file::Access,
+    /// By name, in the order of the file.
+    pub(super) applications: Vec<(String, file::Application)>,
     pub(super) providers: Vec<Provider>,
     pub(super) routes: Vec<Option<file::Route>>,
     pub(super) limits: file::Limits,
@@ -80,6 +82,7 @@ pub(super) fn read_file(document: &Document<'_>, findings: &mut Findings) -> Fil
             "log" => file.log = section(name, value, findings),
             "listener" => file.listeners = Some(array(name, value, findings)),
             "route" => file.routes = routes(value, findings),
+            "app" => file.applications = applications(value, findings),
             "provider" => file.providers = providers(value, findings),
             later if LATER_SECTIONS.contains(&later) => findings.push(
                 Problem::error(format!("`[{later}]` is not supported by this version yet"))
@@ -192,6 +195,33 @@ fn without_nested_domains<'i>(value: &Spanned<DeValue<'i>>, findings: &mut Findi
         }
     }
     value
+}
+
+/// The tables of `[app.NAME]`. One that could not be read is left out.
+fn applications(value: &Spanned<DeValue<'_>>, findings: &mut Findings) -> Vec<(String, file::Application)> {
+    let Some(named) = value.get_ref().as_table() else {
+        findings.push(not_a_table("app", "[app.NAME]", value));
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    for (key, table) in named {
+        let name: &str = key.get_ref();
+        if !table.get_ref().is_table() {
+            findings.push(
+                Problem::error(format!("`{name}` stands in `[app]`, which has no name"))
+                    .at(key.span(), "expected the name of an application")
+                    .help("give the application a name of your choice: `[app.erp]`; it is also what it says in AUTH"),
+            );
+            // A password may stand under any key here.
+            findings.suspects.extend(named.iter().filter(|(_, value)| !value.get_ref().is_table()).map(|(key, _)| key.span()));
+            break;
+        }
+        let base = format!("app.{name}");
+        if let Some(application) = read(table, TableName { base: &base, is_array: false }, findings) {
+            all.push((name.to_owned(), application));
+        }
+    }
+    all
 }
 
 fn providers(value: &Spanned<DeValue<'_>>, findings: &mut Findings) -> Vec<Provider> {

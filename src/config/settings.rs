@@ -12,6 +12,7 @@ use postrider_providers::settings::Rate;
 use serde::Deserialize;
 
 use super::domain::DomainPattern;
+use super::password::PasswordHash;
 
 /// `[server]`: who this gateway is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,9 +134,9 @@ pub enum MissingFields {
 pub struct Application {
     /// Its name: the table's, and what AUTH calls it.
     pub name: Arc<str>,
-    /// Hashes of its passwords (PHC strings), any of which will do: two during a rotation. Empty: it
-    /// cannot log in, unless the password file has it.
-    pub passwords: Vec<Arc<str>>,
+    /// Hashes of its passwords, any of which will do: two during a rotation. Empty: it cannot log in,
+    /// unless the password file has it.
+    pub passwords: Vec<PasswordHash>,
     /// Where it is recognised without AUTH.
     pub networks: Vec<IpNet>,
     /// Envelope senders that it may use; empty: any.
@@ -144,9 +145,9 @@ pub struct Application {
     pub rate: Option<Rate>,
     /// Who hears about its mail that bounces.
     pub owner: Option<Address>,
-    /// Its largest message in octets, where that is less than everybody's.
+    /// Its largest message in octets, in place of everybody's.
     pub max_message_size: Option<u64>,
-    /// Its most recipients of one message, where that is fewer than everybody's.
+    /// Its most recipients of one message, in place of everybody's.
     pub max_recipients: Option<usize>,
     /// Its most connections at the same time.
     pub max_connections: Option<usize>,
@@ -154,6 +155,26 @@ pub struct Application {
     pub disabled: bool,
     /// What is tolerated of it.
     pub tolerance: ToleranceSettings,
+}
+
+impl Application {
+    /// An application without rules of its own: what a name of the password file stands for.
+    #[must_use]
+    pub fn named(name: Arc<str>) -> Self {
+        Self {
+            name,
+            passwords: Vec::new(),
+            networks: Vec::new(),
+            senders: Vec::new(),
+            rate: None,
+            owner: None,
+            max_message_size: None,
+            max_recipients: None,
+            max_connections: None,
+            disabled: false,
+            tolerance: ToleranceSettings::default(),
+        }
+    }
 }
 
 /// One entry of `senders`.
@@ -176,6 +197,10 @@ pub struct Access {
     pub trusted_proxies: Vec<IpNet>,
     /// Names and password hashes beside those of the applications, in the form of htpasswd.
     pub password_file: Option<PathBuf>,
+    /// Failed logins from one address after which it may not try again for a while; at least 1.
+    pub auth_failures: u32,
+    /// For how long.
+    pub auth_block: Duration,
     /// The largest message taken, in octets.
     pub max_message_size: u64,
     /// The most recipients of one message.
@@ -200,6 +225,8 @@ impl Default for Access {
             ],
             trusted_proxies: Vec::new(),
             password_file: None,
+            auth_failures: 10,
+            auth_block: Duration::from_secs(15 * 60),
             max_message_size: 35 << 20,
             max_recipients: 1000,
             max_connections: 1000,

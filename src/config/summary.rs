@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use postrider_providers::settings::{LimitSettings, Rate, Size, Span};
 use serde_json::{Value, json};
 
-use super::{BareNewline, Config, InDoubt, Listener, ListenerTls, LogFormat, Route, When};
+use super::{Application, BareNewline, Config, InDoubt, Listener, ListenerTls, LogFormat, Route, When};
 
 /// Describes what would run, in lines for people.
 #[must_use]
@@ -33,6 +33,16 @@ pub fn summary(config: &Config) -> String {
     let idle = Span(access.idle_timeout);
     let (all, one) = (access.max_connections, access.max_connections_per_client);
     line("connections", format!("{all}, of them {one} from one client; closed after {idle} of silence"));
+
+    if !config.applications.is_empty() {
+        let _ = writeln!(text, "\napplications");
+        for application in &config.applications {
+            let _ = writeln!(text, "  {}: {}", application.name, described(application));
+        }
+    }
+    if let Some(file) = &access.password_file {
+        let _ = writeln!(text, "  and the names in {}", file.display());
+    }
 
     let _ = writeln!(text, "\nproviders");
     let width = config.providers.iter().map(|provider| provider.name.as_str().len()).max().unwrap_or(0);
@@ -91,8 +101,23 @@ pub fn summary_json(config: &Config) -> Value {
             "max_connections": access.max_connections,
             "max_connections_per_client": access.max_connections_per_client,
             "idle_timeout_seconds": access.idle_timeout.as_secs_f64(),
+            "password_file": access.password_file,
+            "auth_failures": access.auth_failures,
+            "auth_block_seconds": access.auth_block.as_secs_f64(),
             "bare_newline": match access.bare_newline { BareNewline::Normalize => "normalize", BareNewline::Reject => "reject" },
         },
+        "applications": config.applications.iter().map(|application| json!({
+            "name": &*application.name,
+            "passwords": application.passwords.len(),
+            "networks": application.networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "senders": application.senders.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "rate": rate(&application.rate),
+            "owner": application.owner.as_ref().map(ToString::to_string),
+            "max_message_size": application.max_message_size,
+            "max_recipients": application.max_recipients,
+            "max_connections": application.max_connections,
+            "disabled": application.disabled,
+        })).collect::<Vec<_>>(),
         "providers": config.providers.iter().map(|provider| json!({
             "name": provider.name.as_str(),
             "destination": provider.destination,
@@ -162,6 +187,29 @@ fn tls_name(tls: ListenerTls) -> &'static str {
 
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Who an application is, and what it may do.
+fn described(application: &Application) -> String {
+    let mut all = Vec::new();
+    if application.disabled {
+        all.push("DISABLED".to_owned());
+    }
+    match application.passwords.len() {
+        0 => {}
+        1 => all.push("logs in".to_owned()),
+        number => all.push(format!("logs in with any of {number} passwords")),
+    }
+    if !application.networks.is_empty() {
+        all.push(format!("is in {}", list(&application.networks)));
+    }
+    all.push(if application.senders.is_empty() { "any sender".to_owned() } else { format!("sends as {}", list(&application.senders)) });
+    all.extend(application.rate.map(|rate| format!("at most {rate}")));
+    all.extend(application.max_message_size.map(|size| Size(size).to_string()));
+    all.extend(application.max_recipients.map(|number| format!("{number} recipients")));
+    all.extend(application.max_connections.map(|number| format!("{number} connections")));
+    all.extend(application.owner.as_ref().map(|owner| format!("owned by {owner}")));
+    all.join("; ")
 }
 
 fn limits(limits: &LimitSettings) -> String {

@@ -1,6 +1,7 @@
 //! From the tables as written to the settings as meant: everything that types alone cannot say.
 
 mod access;
+mod applications;
 mod certificates;
 mod listeners;
 mod providers;
@@ -55,8 +56,8 @@ pub(super) fn validate(file: &File, document: &Document<'_>, secrets: Secrets, f
     Config {
         listeners: checker.listeners(file.listeners.as_deref(), &server.hostname, secrets),
         server,
-        access: checker.access(&file.access),
-        applications: Vec::new(),
+        access: checker.access(&file.access, secrets),
+        applications: checker.applications(&file.applications, &file.access),
         routes: checker.routes(&file.routes, &file.providers),
         providers,
         sending_domain_limits: checker.sending_domain_limits(&file.limits),

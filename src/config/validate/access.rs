@@ -2,16 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use postrider_providers::settings::Span;
+use postrider_providers::settings::{Size, Span};
 
 use super::Checker;
-use crate::config::document::setting;
-use crate::config::file;
+use crate::config::document::{Step, setting};
 use crate::config::problem::Problem;
 use crate::config::settings::Access;
+use crate::config::{MAX_PASSWORD_FILE, PasswordFile, Secrets, file};
 
 /// Shorter prefixes that reach into public space are refused: as many strangers are an open relay.
 const SHORTEST_PUBLIC: (u8, u8) = (8, 24);
@@ -20,10 +21,10 @@ const SHORTEST_PUBLIC: (u8, u8) = (8, 24);
 const SHORTEST_USUAL: (u8, u8) = (16, 32);
 
 /// The largest message anyone could want: providers stop at 150 MB, and most far below.
-const LARGEST_MESSAGE: u64 = 1 << 30;
+pub(super) const LARGEST_MESSAGE: u64 = 1 << 30;
 
 /// RFC 5321 section 4.5.3.1.7: content of 64K octets at least must be taken.
-const SMALLEST_LIMIT: u64 = 64 << 10;
+pub(super) const SMALLEST_LIMIT: u64 = 64 << 10;
 
 /// Shorter ones end sessions of clients that are only busy; longer ones keep those that are gone.
 const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(3600);
@@ -31,8 +32,11 @@ const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duratio
 /// RFC 5321 section 4.5.3.2.7.
 const USUAL_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// What it means to be in a network that may relay.
+pub(super) const RELAYS: &str = "who is in it may send mail as anyone, to anyone";
+
 impl Checker<'_, '_> {
-    pub(super) fn access(&mut self, access: &file::Access) -> Access {
+    pub(super) fn access(&mut self, access: &file::Access, secrets: Secrets) -> Access {
         let size = access.max_message_size.0;
         if !(SMALLEST_LIMIT..=LARGEST_MESSAGE).contains(&size) {
             let span = self.value(&setting!["access", "max_message_size"]);
@@ -61,14 +65,25 @@ impl Checker<'_, '_> {
             );
         }
         self.idle_timeout(access.idle_timeout);
+        self.at_least_one(
+            &setting![section, "auth_failures"],
+            "auth_failures",
+            usize::try_from(access.auth_failures).unwrap_or(usize::MAX),
+            "nobody could log in",
+        );
+        if let Some(path) = access.password_file.as_ref().filter(|_| secrets == Secrets::Read) {
+            self.password_file(path);
+        }
         Access {
-            trusted_networks: self.networks(
-                "trusted_networks",
-                "who is in it may send mail as anyone, to anyone",
-                &access.trusted_networks,
+            trusted_networks: self.networks(&setting![section, "trusted_networks"], RELAYS, &access.trusted_networks),
+            trusted_proxies: self.networks(
+                &setting![section, "trusted_proxies"],
+                "who is in it may pretend to be any client",
+                &access.trusted_proxies,
             ),
-            trusted_proxies: self.networks("trusted_proxies", "who is in it may pretend to be any client", &access.trusted_proxies),
-            password_file: None,
+            password_file: access.password_file.clone(),
+            auth_failures: access.auth_failures,
+            auth_block: access.auth_block.0,
             max_message_size: size,
             max_recipients: access.max_recipients,
             max_connections: access.max_connections,
@@ -109,11 +124,34 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn networks(&mut self, key: &'static str, meaning: &str, written: &[String]) -> Vec<IpNet> {
+    /// Reads the password file now, so that a line that cannot be taken is found now.
+    fn password_file(&mut self, path: &Path) {
+        let span = self.value(&setting!["access", "password_file"]);
+        let label = "expected lines name:hash, as htpasswd writes them";
+        let text = match std::fs::metadata(path) {
+            Ok(metadata) if metadata.len() > MAX_PASSWORD_FILE => Err(format!("it is larger than {}", Size(MAX_PASSWORD_FILE))),
+            _ => std::fs::read_to_string(path).map_err(|error| error.to_string()),
+        };
+        let errors = match text {
+            Ok(text) => PasswordFile::parse(&text).err().unwrap_or_default(),
+            Err(error) => {
+                let problem = Problem::error(format!("the password file {} cannot be read: {error}", path.display()));
+                self.push(problem.at(span, label).help("correct the path, or the file's owner and mode"));
+                return;
+            }
+        };
+        for error in errors {
+            self.push(Problem::error(format!("{}: {error}", path.display())).at(span.clone(), "in this file"));
+        }
+    }
+
+    /// Reads the networks of the list at `path`; `meaning` says what it is to be in one.
+    pub(super) fn networks(&mut self, path: &[Step], meaning: &str, written: &[String]) -> Vec<IpNet> {
         let before = self.findings.problems.len();
         let mut networks = Vec::new();
         for (index, text) in written.iter().enumerate() {
-            let span = self.value(&setting!["access", key, index]);
+            let entry: Vec<Step> = path.iter().cloned().chain([Step::from(index)]).collect();
+            let span = self.value(&entry);
             match parse_network(text) {
                 Ok(network) => {
                     if let Some(problem) = judge(text, network) {
@@ -129,7 +167,7 @@ impl Checker<'_, '_> {
             && let Some(problem) = IpNet::aggregate(&networks).into_iter().find_map(|network| judge(&network.to_string(), network))
             && !problem.is_warning
         {
-            let span = self.value(&setting!["access", key]);
+            let span = self.value(path);
             self.push(problem.at(span, "together, these networks cover all of it"));
         }
         networks
@@ -190,6 +228,14 @@ fn judge(text: &str, network: IpNet) -> Option<Problem> {
         return Some(problem.note("an open relay is found within hours, and blocked by every provider soon after").help(help));
     }
     doubted.then(|| Problem::warning(format!("\"{text}\" trusts a large part of the public internet")).help(help))
+}
+
+/// Whether an address is on a network of one's own, which strangers cannot reach.
+pub(super) fn is_private(address: IpAddr) -> bool {
+    match IpNet::from(address) {
+        IpNet::V4(v4) => is_private_v4(v4),
+        IpNet::V6(v6) => is_private_v6(v6),
+    }
 }
 
 fn is_private_v4(network: Ipv4Net) -> bool {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Checker;
+use super::access::is_private;
 use crate::config::Secrets;
 use crate::config::document::setting;
 use crate::config::file;
@@ -19,13 +20,13 @@ impl Checker<'_, '_> {
         let mut checked = Vec::new();
         for (index, listener) in listeners.iter().enumerate() {
             let Some(listener) = listener else { continue };
-            self.later_settings(index, listener);
             let certificates = self.certificates(index, listener, hostname, secrets);
             let span = self.value(&setting!["listener", index, "bind"]);
             let Ok(bind) = listener.bind.parse::<SocketAddr>() else {
                 self.push(bad_bind(&listener.bind).at(span, "expected an IP address and a port, as in \"0.0.0.0:25\""));
                 continue;
             };
+            self.auth_in_clear(index, listener, bind);
             if let Some(&(other, taken)) = bound.iter().find(|(_, taken)| overlap(*taken, bind)) {
                 let also = self.value(&setting!["listener", other, "bind"]);
                 let problem = if taken == bind {
@@ -40,7 +41,9 @@ impl Checker<'_, '_> {
                 tls: listener.tls,
                 certificates,
                 proxy_protocol: listener.proxy_protocol,
-                ..Listener::plain(bind)
+                auth_without_tls: listener.auth_without_tls,
+                tolerance: listener.tolerance,
+                bind,
             });
         }
         if listeners.is_empty() {
@@ -54,14 +57,17 @@ impl Checker<'_, '_> {
         checked
     }
 
-    /// Refuses what the file may ask for, but this version cannot give.
-    fn later_settings(&mut self, index: usize, listener: &file::Listener) {
-        if listener.auth_without_tls {
+    /// Doubts AUTH in clear text where it may cross a network that others can listen to.
+    fn auth_in_clear(&mut self, index: usize, listener: &file::Listener, bind: SocketAddr) {
+        let address = bind.ip().to_canonical();
+        if listener.auth_without_tls && !address.is_loopback() && !is_private(address) {
             let span = self.value(&setting!["listener", index, "auth_without_tls"]);
+            let also = self.value(&setting!["listener", index, "bind"]);
             self.push(
-                Problem::error("this version does not offer AUTH to clients yet")
-                    .at(span, "expected false")
-                    .help("list the clients in `trusted_networks` of `[access]`; they may relay without AUTH"),
+                Problem::warning("passwords may cross the network in clear text")
+                    .at(span, "AUTH is offered without TLS")
+                    .also(also, "on an address that is not only on a network of your own")
+                    .help("bind this listener to this machine's address on the inner network, for the devices that cannot do TLS"),
             );
         }
     }

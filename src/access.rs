@@ -1,20 +1,24 @@
-//! Who may do what at the door. Pure: what a client is, and what it may do, are functions of the
-//! config and of what is known about the client.
+//! Who may do what at the door. What a client is, and what it may do, are pure functions of the config
+//! and of what is known about the client; only logging in has a memory and takes time.
 //!
 //! [`Access::recognise`] says who a client is, once it has connected and again when it has logged in.
 //! [`Access::decide`] says what it may do with one sender and one recipient, and by which rule: the
-//! session asks it, and `postrider explain` prints it.
+//! session asks it, and `postrider explain` prints it. [`Access::log_in`] verifies a credential.
 
+mod credentials;
 mod decision;
+mod failures;
+mod login;
+mod password_file;
 mod standing;
-mod words;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config;
 
-pub use decision::{Refusal, Submission};
+pub use decision::{Listed, Refusal, Submission};
+pub use login::LoginError;
 pub use standing::{Recognised, Standing, Tolerance};
 
 /// The rules of the door.
@@ -22,6 +26,8 @@ pub use standing::{Recognised, Standing, Tolerance};
 pub struct Access {
     settings: config::Access,
     applications: Vec<Arc<config::Application>>,
+    /// Shared by all clones: failures are counted once.
+    logins: Arc<login::Logins>,
 }
 
 /// What is known about a client.
@@ -56,7 +62,8 @@ impl Access {
     /// The rules that a config sets.
     #[must_use]
     pub fn new(settings: config::Access, applications: Vec<Arc<config::Application>>) -> Self {
-        Self { settings, applications }
+        let logins = Arc::new(login::Logins::new(&settings, &applications));
+        Self { settings, applications, logins }
     }
 
     /// Whether the host at `peer` is believed about who its clients are.

@@ -1,10 +1,11 @@
 //! The SMTP front end: takes messages from applications and says 250 once they are durable.
 //!
 //! The way of the data: `listener` accepts, `places` counts, `connection` prepares, `session` drives the
-//! dialogue, `command` parses a line, `ehlo`/`mail`/`rcpt`/`data` carry out one verb each, `reply`
-//! holds every answer. Who may do what is `access`'s to say. Nothing here knows how mail leaves; the
-//! queue is the border.
+//! dialogue, `command` parses a line, `ehlo`/`auth`/`mail`/`rcpt`/`data` carry out one verb each,
+//! `reply` holds every answer. Who may do what is `access`'s to say. Nothing here knows how mail
+//! leaves; the queue is the border.
 
+mod auth;
 pub mod carriage;
 pub mod command;
 mod connection;

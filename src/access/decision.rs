@@ -1,9 +1,17 @@
-//! What a client may do with one sender and one recipient.
+//! What a client may do with one sender and one recipient, and the rule that says so.
+//!
+//! Whatever can be said at MAIL is said there: that TLS or AUTH is needed, that the application is
+//! disabled, that the sender is not one of its own. Clients show the reply to MAIL, ask for a password
+//! when it is 530, and have sent nothing yet. A stranger who cannot log in hears it at RCPT, as clients
+//! and tests of open relays expect, with the recipient named.
+
+use std::fmt;
+use std::sync::Arc;
 
 use postrider_providers::contract::{Address, ReversePath};
 
 use super::{Access, Client, Standing};
-use crate::config::Listener;
+use crate::config::{Listener, ListenerTls, SenderPattern};
 
 /// What a client asks for.
 #[derive(Debug, Clone, Copy)]
@@ -20,52 +28,109 @@ pub struct Submission<'a> {
     pub to: Option<&'a Address>,
 }
 
-/// Why it is refused. Each is one rule, and has one reply.
+/// Why it is refused. Each is one rule, and has one reply. Displayed in words, with the setting that
+/// decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
+    /// The listener takes no mail in clear text.
+    TlsRequired,
+    /// The application is refused for the time being.
+    ApplicationDisabled(Arc<str>),
+    /// It is a stranger, who could log in here.
+    AuthenticationRequired,
+    /// The application may not use this sender.
+    SenderNotAllowed {
+        /// Its name.
+        application: Arc<str>,
+        /// What it may use.
+        allowed: Vec<SenderPattern>,
+    },
     /// It is neither an application nor on a trusted network.
     RelayDenied,
 }
 
 impl Access {
-    /// Decides; the first rule that refuses is the one that is named.
+    /// Decides; the first rule that refuses is the one that is named. The same question without and
+    /// with a recipient, as MAIL and RCPT ask it, never becomes better by the recipient.
     ///
     /// # Errors
     /// The rule that refuses.
     pub fn decide(&self, submission: &Submission<'_>) -> Result<(), Refusal> {
-        match (submission.to, submission.standing.recognised) {
-            (Some(_), None) => Err(Refusal::RelayDenied),
+        let Submission { listener, client, standing, .. } = *submission;
+        if listener.tls == ListenerTls::Required && !client.encrypted {
+            return Err(Refusal::TlsRequired);
+        }
+        if let Some(application) = standing.application.as_ref().filter(|application| application.disabled) {
+            return Err(Refusal::ApplicationDisabled(Arc::clone(&application.name)));
+        }
+        if standing.recognised.is_none() {
+            if self.has_auth(listener, client) {
+                return Err(Refusal::AuthenticationRequired);
+            }
+            return if submission.to.is_some() { Err(Refusal::RelayDenied) } else { Ok(()) };
+        }
+        match &standing.application {
+            Some(application) if !may_send_as(&application.senders, submission.from) => {
+                Err(Refusal::SenderNotAllowed { application: Arc::clone(&application.name), allowed: application.senders.clone() })
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Whether this client could log in here, if need be after STARTTLS.
+    fn has_auth(&self, listener: &Listener, client: &Client) -> bool {
+        self.logins.any() && (client.encrypted || listener.auth_without_tls || listener.tls != ListenerTls::Off)
+    }
+
+    /// Whether there is any credential at all.
+    #[must_use]
+    pub fn can_log_in(&self) -> bool {
+        self.logins.any()
+    }
+
+    /// Whether AUTH is offered to this client as it is connected now.
+    #[must_use]
+    pub fn offers_auth(&self, listener: &Listener, client: &Client) -> bool {
+        let in_clear = listener.auth_without_tls && listener.tls != ListenerTls::Required;
+        self.logins.any() && (client.encrypted || in_clear)
+    }
+}
+
+/// No entries: any sender.
+fn may_send_as(senders: &[SenderPattern], from: &ReversePath) -> bool {
+    senders.is_empty() || senders.iter().any(|sender| sender.matches(from))
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TlsRequired => f.write_str("the listener takes mail with TLS only (tls = \"required\" of its [[listener]])"),
+            Self::ApplicationDisabled(name) => write!(f, "the application is disabled (app.{name}.disabled)"),
+            Self::AuthenticationRequired => f.write_str(
+                "it has not logged in, and its address is neither in access.trusted_networks nor in the networks of an application",
+            ),
+            Self::SenderNotAllowed { application, allowed } => {
+                write!(f, "the application may not use this sender, only {} (app.{application}.senders)", Listed(allowed))
+            }
+            Self::RelayDenied => f.write_str(
+                "its address is neither in access.trusted_networks nor in the networks of an application, and AUTH is not to be had here",
+            ),
+        }
+    }
+}
+
+/// Entries of `senders`, parted by commas.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed<'a>(pub &'a [SenderPattern]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, sender) in self.0.iter().enumerate() {
+            write!(f, "{}{sender}", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn access(trusted: &[&str]) -> Access {
-        let trusted_networks = trusted.iter().map(|text| text.parse().unwrap()).collect();
-        let settings = crate::config::Access { trusted_networks, ..Default::default() };
-        Access::new(settings, Vec::new())
-    }
-
-    #[test]
-    fn only_trusted_networks_may_relay() {
-        let listener = Listener::plain("127.0.0.1:25".parse().unwrap());
-        let may_relay = |access: &Access, address: &str| {
-            let client = Client::at(address.parse().unwrap());
-            let standing = access.recognise(&listener, &client);
-            let to = "a@x.example".parse().unwrap();
-            let from = ReversePath::Null;
-            access.decide(&Submission { listener: &listener, client: &client, standing: &standing, from: &from, to: Some(&to) }).is_ok()
-        };
-        let access_of_two = access(&["10.1.0.0/16", "::1/128"]);
-        for (client, expected) in
-            [("10.1.2.3", true), ("10.2.0.1", false), ("::1", true), ("::2", false), ("::ffff:10.1.2.3", true), ("::ffff:1.1.1.1", false)]
-        {
-            assert_eq!(may_relay(&access_of_two, client), expected, "{client}");
-        }
-        assert!(!may_relay(&access(&[]), "127.0.0.1"));
-    }
-}
+mod tests;

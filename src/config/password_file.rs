@@ -86,8 +86,8 @@ pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         return Err("is empty");
     }
-    if name.len() > 128 {
-        return Err("is longer than 128 octets");
+    if name.len() > 255 {
+        return Err("is longer than 255 octets");
     }
     if name.chars().any(char::is_control) {
         return Err("has a control character");

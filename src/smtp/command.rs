@@ -35,6 +35,23 @@ pub enum Command {
     Quit,
     /// `STARTTLS` (RFC 3207).
     StartTls,
+    /// `AUTH mechanism [initial-response]` (RFC 4954 section 4).
+    Auth {
+        /// In upper case.
+        mechanism: String,
+        /// The initial response, if there is one.
+        initial: Option<InitialResponse>,
+    },
+}
+
+/// What the client answers before it was asked, in base64 as it came. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InitialResponse(pub String);
+
+impl fmt::Debug for InitialResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InitialResponse(***)")
+    }
 }
 
 /// MAIL with its parameters.
@@ -117,7 +134,8 @@ impl Command {
             "VRFY" if argument.is_empty() => Err(syntax("VRFY needs a name")),
             "VRFY" => Ok(Self::Vrfy),
             "STARTTLS" => no_argument(Self::StartTls),
-            "AUTH" | "BDAT" | "ETRN" | "EXPN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(CommandError(reply::NOT_IMPLEMENTED)),
+            "AUTH" => auth(argument),
+            "BDAT" | "ETRN" | "EXPN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(CommandError(reply::NOT_IMPLEMENTED)),
             _ => Err(CommandError(reply::UNKNOWN_COMMAND)),
         }
     }
@@ -125,6 +143,16 @@ impl Command {
 
 fn syntax(text: &'static str) -> CommandError {
     CommandError(Reply::new(501, (5, 5, 4), text))
+}
+
+fn auth(argument: &str) -> Result<Command, CommandError> {
+    let mut words = argument.split(' ').filter(|word| !word.is_empty());
+    let mechanism = words.next().ok_or_else(|| syntax("AUTH needs a mechanism"))?;
+    let initial = words.next().map(|word| InitialResponse(word.to_owned()));
+    if words.next().is_some() {
+        return Err(syntax("Expected AUTH mechanism [initial-response]"));
+    }
+    Ok(Command::Auth { mechanism: mechanism.to_ascii_uppercase(), initial })
 }
 
 /// The name of HELO and EHLO. What it says is never believed, so any one word is good enough

@@ -4,6 +4,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reply::Reply;
 use super::session::{Greeting, Session, State};
+use crate::config::OddCommands;
 use crate::spool::Spool;
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
@@ -31,6 +32,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         offers.extend(carriage.smtputf8().then(|| "SMTPUTF8".to_owned()));
         offers.extend(["DSN", "HELP"].map(str::to_owned));
         offers.extend(self.offers_starttls().then(|| "STARTTLS".to_owned()));
+        if self.front_end.access.offers_auth(&self.door.listener, &self.client) {
+            //= https://www.rfc-editor.org/rfc/rfc4954#section-3
+            //# The AUTH EHLO keyword contains as a parameter a space-separated list of the names of
+            //# available [SASL] mechanisms.
+            offers.push("AUTH PLAIN LOGIN".to_owned());
+            // As servers wrote it before RFC 2554, and as some clients still look for it.
+            if self.standing.tolerance.commands == OddCommands::Accept {
+                offers.push("AUTH=PLAIN LOGIN".to_owned());
+            }
+        }
         offers
     }
 }

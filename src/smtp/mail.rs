@@ -42,7 +42,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     pub(super) fn may_send(&self, from: &ReversePath, to: Option<&Address>) -> Result<(), Reply> {
         let submission = Submission { listener: &self.door.listener, client: &self.client, standing: &self.standing, from, to };
         self.front_end.access.decide(&submission).map_err(|refusal| {
-            info!(client = %self.client.address, %from, to = to.map(tracing::field::display), rule = ?refusal, "refused");
+            info!(client = %self.client.address, %from, to = to.map(tracing::field::display), rule = %refusal, "refused");
             reply::refusal(&refusal, &submission)
         })
     }

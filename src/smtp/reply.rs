@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 use postrider_providers::contract::EnhancedStatus;
 
-use crate::access::{Refusal, Submission};
+use crate::access::{Listed, Refusal, Submission};
 
 /// One reply (RFC 5321 section 4.2), of one or several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub const CANNOT_VERIFY: Reply = Reply::new(252, (2, 5, 0), "Cannot verify the m
 pub const HELP: Reply = Reply::new(
     214,
     (2, 0, 0),
-    "Postrider takes mail for relay: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT\nWho may relay is set in access.trusted_networks",
+    "Postrider takes mail for relay: EHLO HELO AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT\nWho may relay is set in access.trusted_networks and in [app.NAME]",
 );
 
 /// RFC 3207 section 4: the handshake may begin.
@@ -152,10 +152,52 @@ pub const BARE_NEWLINE: Reply = Reply::new(550, (5, 6, 11), "The message has a b
 /// RFC 6531 section 3.4: an address outside ASCII without the SMTPUTF8 parameter.
 pub const NEED_SMTPUTF8: Reply = Reply::new(553, (5, 6, 7), "An address outside ASCII needs the SMTPUTF8 parameter of MAIL");
 
+/// RFC 3207 section 4: the listener takes no mail in clear text.
+pub const TLS_REQUIRED: Reply = Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first");
+/// RFC 4954 section 6.
+pub const AUTHENTICATION_REQUIRED: Reply = Reply::new(530, (5, 7, 0), "Authentication required");
+/// RFC 4954 section 6.
+pub const AUTHENTICATED: Reply = Reply::new(235, (2, 7, 0), "Authentication successful");
+/// RFC 4954 section 6: the same words whatever was wrong.
+pub const CREDENTIALS_INVALID: Reply = Reply::new(535, (5, 7, 8), "Authentication credentials invalid");
+/// RFC 4954 section 6: the passwords that wait to be verified are too many.
+pub const AUTH_OVERLOADED: Reply = Reply::new(454, (4, 7, 0), "Temporary authentication failure, try again later");
+/// RFC 4954 section 6: too many failures from the client's address.
+pub const AUTH_BLOCKED: Reply = Reply::new(454, (4, 7, 0), "Too many failed logins from your address, try again later");
+/// Too many failures in one session.
+pub const AUTH_FAILED_TOO_OFTEN: Reply = Reply::new(421, (4, 7, 0), "Too many failed logins, closing");
+/// RFC 4954 section 6.
+pub const AUTH_NEEDS_ENCRYPTION: Reply = Reply::new(538, (5, 7, 11), "Encryption required for requested authentication mechanism");
+/// RFC 4954 section 4.
+pub const AUTH_MECHANISM: Reply = Reply::new(504, (5, 5, 4), "Unrecognized authentication mechanism; expected PLAIN or LOGIN");
+/// RFC 4954 section 4: at most one success in a session.
+pub const AUTH_AGAIN: Reply = Reply::new(503, (5, 5, 1), "Already authenticated");
+/// RFC 4954 section 4.
+pub const AUTH_IN_TRANSACTION: Reply = Reply::new(503, (5, 5, 1), "AUTH is not allowed in a transaction; RSET ends it");
+/// RFC 4954 section 4: AUTH is an extension, and only EHLO tells of it.
+pub const SAY_EHLO_FIRST: Reply = Reply::new(503, (5, 5, 1), "Send EHLO first");
+/// RFC 4954 section 4: the client sent `*`.
+pub const AUTH_CANCELLED: Reply = Reply::new(501, (5, 7, 0), "Authentication cancelled");
+/// RFC 4954 section 4.
+pub const AUTH_ENCODING: Reply = Reply::new(501, (5, 5, 2), "Cannot decode the response; expected base64");
+/// RFC 4616 section 2: what PLAIN consists of.
+pub const AUTH_MESSAGE: Reply = Reply::new(501, (5, 5, 2), "The response is not as the mechanism has it");
+/// RFC 4954 section 4.
+pub const AUTH_LINE_TOO_LONG: Reply = Reply::new(500, (5, 5, 6), "Authentication exchange line is too long");
+
 /// What the client hears when a rule of `access` refuses it.
 #[must_use]
 pub fn refusal(refusal: &Refusal, submission: &Submission<'_>) -> Reply {
     match refusal {
+        Refusal::TlsRequired => TLS_REQUIRED,
+        Refusal::AuthenticationRequired => AUTHENTICATION_REQUIRED,
+        Refusal::ApplicationDisabled(name) => Reply::with_text(550, (5, 7, 1), format!("Application {name} is disabled")),
+        Refusal::SenderNotAllowed { application, allowed } => {
+            // The line has to stay a line.
+            let (some, more) = (Listed(&allowed[..allowed.len().min(3)]), if allowed.len() > 3 { " and others" } else { "" });
+            let from = submission.from;
+            Reply::with_text(553, (5, 7, 1), format!("{from}: sender not allowed for application {application}; it may use {some}{more}"))
+        }
         Refusal::RelayDenied => {
             let to = submission.to.map_or_else(String::new, |address| format!("<{address}>: "));
             Reply::with_text(554, (5, 7, 1), format!("{to}relay access denied for [{}]", submission.client.address))

@@ -29,6 +29,8 @@ pub struct Session<T, S: Spool> {
     pub(super) errors: u32,
     place: Place,
     pub(super) shutdown: CancellationToken,
+    /// Logins that were refused in this session.
+    pub(super) refused_logins: u32,
 }
 
 /// How far the dialogue is.
@@ -110,6 +112,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             errors: 0,
             place: Place::uncounted(),
             shutdown,
+            refused_logins: 0,
         }
     }
 
@@ -205,6 +208,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             Command::Rcpt(rcpt) => self.rcpt(rcpt),
             Command::Data => return self.data().await,
             Command::StartTls => return self.starttls().await,
+            Command::Auth { mechanism, initial } => return self.auth(&mechanism, initial).await,
             Command::Rset => {
                 self.reset();
                 reply::OK

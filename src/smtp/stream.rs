@@ -71,7 +71,7 @@ pub enum Line {
     Complete(BytesMut),
     /// A line that ended with a bare LF.
     BareNewline,
-    /// A line longer than [`MAX_LINE`]; it has been skipped.
+    /// A line longer than it may be; it has been skipped.
     TooLong,
 }
 
@@ -131,6 +131,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
 
     /// The next command line. Cancel safe: what was read stays in the buffer.
     pub async fn line(&mut self) -> Result<Line, StreamError> {
+        self.line_within(MAX_LINE).await
+    }
+
+    /// The next line of at most `longest` octets with its CRLF. Cancel safe as [`Stream::line`] is.
+    pub async fn line_within(&mut self, longest: usize) -> Result<Line, StreamError> {
         self.pace = Pace::default();
         if self.output.len() > MAX_OUTPUT {
             self.flush().await?;
@@ -141,7 +146,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
         loop {
             if let Some(end) = memchr(b'\n', &self.input) {
                 let mut line = self.input.split_to(end + 1);
-                if skipping || line.len() > MAX_LINE {
+                if skipping || line.len() > longest {
                     return Ok(Line::TooLong);
                 }
                 if !line.ends_with(b"\r\n") {
@@ -150,7 +155,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
                 line.truncate(line.len() - 2);
                 return Ok(Line::Complete(line));
             }
-            if self.input.len() > MAX_LINE {
+            if self.input.len() > longest {
                 self.input.clear();
                 skipping = true;
             }

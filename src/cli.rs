@@ -3,6 +3,7 @@
 mod check;
 mod descriptors;
 mod explain;
+mod password;
 mod send;
 mod serve;
 
@@ -61,6 +62,8 @@ enum Command {
     },
     /// Explain what would become of a message: what the door says and why, and the way it takes.
     Explain(explain::Options),
+    /// Make the hash of a password, for `password` of an [app.NAME] table.
+    Password(password::Options),
     /// Show the gateway at work, on loopback, without any account.
     Demo(crate::demo::Options),
     /// Submit one message to a running gateway (or any SMTP server) and report its reply.
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Serve(config) => runtime.block_on(serve::run(&config.config)),
         Command::Check { config, json } => check::run(&config.config, json),
         Command::Explain(options) => explain::run(&options),
+        Command::Password(options) => password::run(&options),
         Command::Demo(options) if runtime.block_on(crate::demo::run(&options)) => Exit::Ok,
         Command::Demo(_) => Exit::Unavailable,
         Command::Send(options) => runtime.block_on(send::run(&options)),

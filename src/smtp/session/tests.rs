@@ -1,6 +1,7 @@
 //! Dialogues: what a client says, and every reply it gets.
 
 mod patience;
+mod auth;
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use super::*;
 use crate::access::Access;
 use crate::clock::Clock;
-use crate::config::{self, BareNewline, Listener, Route, When};
+use crate::config::{self, Application, BareNewline, Listener, Route, When};
 use crate::queue::{Queue, Settings as QueueSettings};
 use crate::route::Router;
 use crate::smtp::Settings;
@@ -30,6 +31,7 @@ struct Gate {
 struct Setup {
     settings: Settings,
     access: config::Access,
+    applications: Vec<Application>,
     listener: Listener,
 }
 
@@ -37,6 +39,7 @@ fn gate_with(change: impl FnOnce(&mut Setup), when: When) -> Gate {
     let mut setup = Setup {
         settings: Settings { hostname: "relay.example".to_owned(), ..Settings::default() },
         access: config::Access::default(),
+        applications: Vec::new(),
         listener: Listener::plain("127.0.0.1:25".parse().unwrap()),
     };
     change(&mut setup);
@@ -51,7 +54,7 @@ fn gate_with(change: impl FnOnce(&mut Setup), when: When) -> Gate {
     };
     let front_end = Arc::new(FrontEnd {
         settings: setup.settings,
-        access: Access::new(setup.access, Vec::new()),
+        access: Access::new(setup.access, setup.applications.into_iter().map(Arc::new).collect()),
         router: Arc::new(Router::new(vec![route])),
         queue: Queue::new(spool.clone(), QueueSettings::default(), Clock::system()),
         clock: Clock::system(),

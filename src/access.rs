@@ -11,15 +11,17 @@ mod failures;
 mod login;
 mod password_file;
 mod standing;
+mod words;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config;
 
-pub use decision::{Listed, Refusal, Submission};
+pub use decision::{Refusal, Submission};
 pub use login::LoginError;
 pub use standing::{Recognised, Standing, Tolerance};
+pub use words::Listed;
 
 /// The rules of the door.
 #[derive(Debug, Clone)]

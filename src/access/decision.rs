@@ -5,7 +5,6 @@
 //! when it is 530, and have sent nothing yet. A stranger who cannot log in hears it at RCPT, as clients
 //! and tests of open relays expect, with the recipient named.
 
-use std::fmt;
 use std::sync::Arc;
 
 use postrider_providers::contract::{Address, ReversePath};
@@ -28,8 +27,7 @@ pub struct Submission<'a> {
     pub to: Option<&'a Address>,
 }
 
-/// Why it is refused. Each is one rule, and has one reply. Displayed in words, with the setting that
-/// decides.
+/// Why it is refused. Each is one rule, and has one reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The listener takes no mail in clear text.
@@ -99,37 +97,6 @@ impl Access {
 /// No entries: any sender.
 fn may_send_as(senders: &[SenderPattern], from: &ReversePath) -> bool {
     senders.is_empty() || senders.iter().any(|sender| sender.matches(from))
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TlsRequired => f.write_str("the listener takes mail with TLS only (tls = \"required\" of its [[listener]])"),
-            Self::ApplicationDisabled(name) => write!(f, "the application is disabled (app.{name}.disabled)"),
-            Self::AuthenticationRequired => f.write_str(
-                "it has not logged in, and its address is neither in access.trusted_networks nor in the networks of an application",
-            ),
-            Self::SenderNotAllowed { application, allowed } => {
-                write!(f, "the application may not use this sender, only {} (app.{application}.senders)", Listed(allowed))
-            }
-            Self::RelayDenied => f.write_str(
-                "its address is neither in access.trusted_networks nor in the networks of an application, and AUTH is not to be had here",
-            ),
-        }
-    }
-}
-
-/// Entries of `senders`, parted by commas.
-#[derive(Debug, Clone, Copy)]
-pub struct Listed<'a>(pub &'a [SenderPattern]);
-
-impl fmt::Display for Listed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, sender) in self.0.iter().enumerate() {
-            write!(f, "{}{sender}", if index == 0 { "" } else { ", " })?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

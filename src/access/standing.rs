@@ -1,6 +1,5 @@
 //! Who a client is: an application, a host on a trusted network, or a stranger.
 
-use std::fmt;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -120,32 +119,6 @@ impl Access {
             long_lines: own.long_lines.or(here.long_lines).unwrap_or(by_side.long_lines),
             commands: own.commands.or(here.commands).unwrap_or(by_side.commands),
             missing_fields: own.missing_fields.or(here.missing_fields).unwrap_or(by_side.missing_fields),
-        }
-    }
-}
-
-impl fmt::Display for Recognised {
-    /// In words, with the setting that decides, to follow the application's name if there is one.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Credential => f.write_str("by its credential (AUTH)"),
-            Self::ApplicationNetwork(network) => {
-                write!(f, "by its address, in the network {network} of the application (app.NAME.networks)")
-            }
-            Self::TrustedNetwork(network) => write!(f, "by its address, in the network {network} (access.trusted_networks)"),
-        }
-    }
-}
-
-impl fmt::Display for Standing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.application, &self.recognised) {
-            (Some(application), Some(Recognised::ApplicationNetwork(network))) => {
-                write!(f, "application {0}, by its address in the network {network} (app.{0}.networks)", application.name)
-            }
-            (Some(application), Some(recognised)) => write!(f, "application {}, {recognised}", application.name),
-            (_, Some(recognised)) => write!(f, "a trusted host, {recognised}"),
-            (_, None) => f.write_str("a stranger"),
         }
     }
 }

@@ -62,6 +62,10 @@ impl Access {
             return Err(Refusal::ApplicationDisabled(Arc::clone(&application.name)));
         }
         if standing.recognised.is_none() {
+            //= https://www.rfc-editor.org/rfc/rfc4954#section-6
+            //# This response SHOULD be returned by any command other than AUTH, EHLO, HELO, NOOP, RSET, or
+            //# QUIT when server policy requires authentication in order to perform the requested action
+            //# and authentication is not currently in force.
             if self.has_auth(listener, client) {
                 return Err(Refusal::AuthenticationRequired);
             }
@@ -89,6 +93,9 @@ impl Access {
     /// Whether AUTH is offered to this client as it is connected now.
     #[must_use]
     pub fn offers_auth(&self, listener: &Listener, client: &Client) -> bool {
+        //= https://www.rfc-editor.org/rfc/rfc4954#section-6
+        //# Modern implementations SHOULD NOT advertise mechanisms that are not permitted due to lack of
+        //# encryption, unless an encryption layer of sufficient strength is currently being employed.
         let in_clear = listener.auth_without_tls && listener.tls != ListenerTls::Required;
         self.logins.any() && (client.encrypted || in_clear)
     }

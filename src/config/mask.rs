@@ -253,6 +253,7 @@ mod tests {
             "password = { file = \"/run/secrets/x\" }",
             "private_key = \"/etc/postrider/key.pem\"",
             "username = \"relay\" # don't change",
+            "password_file = \"/etc/postrider/passwords\"",
             "text = \"password = no\"",
         ] {
             assert_eq!(masked(text), text);

@@ -1,7 +1,8 @@
 //! AUTH: a client shows the credential of an application (RFC 4954), by PLAIN (RFC 4616) or LOGIN.
 //!
 //! LOGIN was never standardised: the server asks `Username:` and `Password:`. Some clients send the
-//! name with the command, as if LOGIN were a mechanism in which the client begins; they are understood.
+//! name with the command, as if LOGIN were a mechanism in which the client begins, which RFC 4954 section
+//! 4 answers with 501; they are too many to be refused, and are understood.
 //! What a client answers appears in no log and in no reply.
 
 use std::sync::Arc;
@@ -26,6 +27,9 @@ use crate::spool::Spool;
 const MAX_RESPONSE: usize = 12_288;
 
 /// Refused logins after which a session is ended.
+//= https://www.rfc-editor.org/rfc/rfc4954#section-9
+//# If they do so, they SHOULD NOT drop the connection until at least 3 attempts to authenticate have
+//# failed.
 const MAX_REFUSED: u32 = 3;
 
 /// What the client has shown.

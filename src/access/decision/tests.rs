@@ -188,6 +188,12 @@ fn where_no_credential_exists_nobody_is_asked_for_one() {
 
 #[test]
 fn auth_is_offered_where_a_password_cannot_be_read_on_the_way_or_where_the_config_says_so() {
+    //= https://www.rfc-editor.org/rfc/rfc4954#section-9
+    //= type=test
+    //# If an implementation supports SASL mechanisms that are vulnerable to passive eavesdropping attacks
+    //# (such as [PLAIN]), then the implementation MUST support at least one configuration where these
+    //# SASL mechanisms are not advertised or used without the presence of an external security layer such
+    //# as [TLS].
     let offered = |access: &Access, kind: &str| {
         let mut client = Client::at("192.0.2.1".parse().unwrap());
         client.encrypted = kind.ends_with('+');

@@ -49,6 +49,9 @@ fn only_codes(replies: &[String]) -> Vec<&str> {
 
 #[tokio::test]
 async fn plain_and_login_with_and_without_an_initial_response() {
+    //= https://www.rfc-editor.org/rfc/rfc4954#section-8
+    //= type=test
+    //# Implementations MUST accept these strings in a case-insensitive fashion.
     let gate = door(|_| {});
     let (name, password, whole) = (base64("erp"), base64("hunter2"), plain("", "erp", "hunter2"));
     let (with_plain, with_login) = (format!("AUTH PLAIN {whole}"), format!("auth login {name}"));
@@ -82,6 +85,12 @@ async fn an_exchange_can_be_cancelled_and_a_bad_response_is_refused_and_the_sess
     //= https://www.rfc-editor.org/rfc/rfc4954#section-4
     //= type=test
     //# If the server receives such a response, it MUST reject the AUTH command by sending a 501 reply.
+    //= https://www.rfc-editor.org/rfc/rfc4954#section-4
+    //= type=test
+    //# In particular, servers and clients MUST reject (and not ignore) any character not explicitly
+    //# allowed by the BASE64 alphabet, and MUST reject any sequence of BASE64 characters that contains the
+    //# pad character ('=') anywhere other than the end of the string (e.g., "=AAA" and "AAA=BBB" are not
+    //# allowed).
     let gate = door(|_| {});
     for (line, expected) in [
         ("*", "501 5.7.0"),
@@ -185,6 +194,10 @@ async fn over_tls_auth_is_offered_and_required_of_strangers() {
 
 #[tokio::test]
 async fn whoever_logged_in_may_send_as_it_is_allowed_and_the_trace_says_so() {
+    //= https://www.rfc-editor.org/rfc/rfc4954#section-7
+    //= type=test
+    //# Upon successful authentication, a server SHOULD use the "ESMTPA" or the "ESMTPSA" [SMTP-TT] (when
+    //# appropriate) keyword in the "with" clause of the Received header field.
     let gate = door(|_| {});
     let auth = format!("AUTH PLAIN {}", plain("", "erp", "hunter2"));
     let lines = [
@@ -251,6 +264,10 @@ async fn whatever_was_wrong_the_answer_is_the_same_and_comes_later_each_time_unt
 
 #[tokio::test(start_paused = true)]
 async fn three_failures_end_a_session() {
+    //= https://www.rfc-editor.org/rfc/rfc4954#section-9
+    //= type=test
+    //# If they do so, they SHOULD NOT drop the connection until at least 3 attempts to authenticate have
+    //# failed.
     let wrong = format!("AUTH PLAIN {}", plain("", "erp", "wrong"));
     let replies = after_ehlo(&door(|_| {}), STRANGER, &[&wrong, &wrong, &wrong, &wrong]).await;
     assert_eq!(only_codes(&replies), ["535", "535", "535", "421"]);

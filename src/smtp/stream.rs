@@ -22,7 +22,7 @@ pub const MAX_LINE: usize = 2048;
 
 /// How much is read from the socket at once, of content and of commands. A session that waits for a
 /// command holds no more than the smaller buffer, and most sessions do nothing else.
-const READ_CONTENT: usize = 32 * 1024;
+const READ_CONTENT: usize = 16 * 1024;
 const READ_COMMAND: usize = MAX_LINE;
 
 /// Replies are written when there are so many octets of them, though the client has sent more: one

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use postrider_providers::contract::{Body, MessageId};
 use tokio::sync::Semaphore;
 
@@ -24,6 +24,9 @@ const CHUNK: usize = 256 * 1024;
 /// What each body may hold whatever the others do, so that small messages stay in memory: a file of
 /// its own with its fsyncs costs a small message more than everything else does.
 const SMALL: usize = 16 * 1024;
+
+/// By how much a larger body grows in memory.
+const STEP: usize = 64 * 1024;
 
 /// How many files are written to at the same time. More would not be faster, and each takes a thread.
 const WRITERS: usize = 32;
@@ -51,7 +54,7 @@ pub struct SqliteSink {
     inline_max: u64,
     part: Part,
     /// What has not been written to the file yet; everything, while there is no file.
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     target: Target,
 }
 
@@ -87,6 +90,10 @@ impl Arriving {
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, used: AtomicUsize::new(0), turns: Semaphore::new(WRITERS) })
     }
+
+    fn is_short(&self) -> bool {
+        self.used.load(Ordering::Relaxed) >= self.max
+    }
 }
 
 impl Part {
@@ -116,7 +123,7 @@ impl Drop for Part {
 impl SqliteSink {
     pub(super) fn new(id: MessageId, layout: Layout, inline_max: u64, arriving: Arc<Arriving>) -> Self {
         let part = Part { arriving, octets: 0 };
-        Self { id, layout, inline_max, part, buffer: BytesMut::new(), target: Target::Memory }
+        Self { id, layout, inline_max, part, buffer: Vec::new(), target: Target::Memory }
     }
 
     /// Moves the buffer to the file, which is created the first time.
@@ -163,14 +170,22 @@ impl BodySink for SqliteSink {
             Target::File(_) => CHUNK as u64,
             Target::Failed(error) => return Err(error.clone()),
         };
+        let needed = self.buffer.len() + bytes.len();
+        if needed > SMALL && needed > self.buffer.capacity() {
+            // In steps, because doubling would take up to twice of what is needed.
+            let step = if self.part.arriving.is_short() { needed } else { needed.next_multiple_of(STEP) };
+            self.buffer.reserve_exact(step - self.buffer.len());
+        }
         self.buffer.extend_from_slice(&bytes);
+        // It may take a while from here, and there may be many.
+        drop(bytes);
         let covered = self.part.cover(self.buffer.capacity());
         if self.buffer.len() as u64 > room || !covered && self.buffer.len() >= SMALL { self.flush().await } else { Ok(()) }
     }
 
     async fn finish(mut self) -> Result<Body, SpoolError> {
         if matches!(self.target, Target::Memory) {
-            let bytes = self.buffer.freeze();
+            let bytes = Bytes::from(self.buffer);
             // It takes the room with it, until its last holder lets go of it.
             let is_counted = self.part.octets > 0;
             return Ok(Body::Inline(if is_counted { Bytes::from_owner(Counted { bytes, _part: self.part }) } else { bytes }));

@@ -142,3 +142,47 @@ fn line(reply: &Reply) -> bytes::BytesMut {
     reply.write_to(&mut line);
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
+
+    async fn judge(io: &mut DuplexStream, trusted: bool) -> Option<Client> {
+        through_proxy(io, PROXY, trusted, &Refusals::default()).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_says_nothing_or_half_a_header_is_given_up_after_ten_seconds() {
+        for said in [&b""[..], b"PROXY TCP4 192.0.2.7 "] {
+            let (mut proxy, mut server) = duplex(1000);
+            proxy.write_all(said).await.unwrap();
+            let begun = Instant::now();
+            assert!(judge(&mut server, true).await.is_none());
+            assert_eq!(begun.elapsed(), PROXY_HEADER);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_names_the_client_only_if_its_sender_is_trusted() {
+        let (mut proxy, mut server) = duplex(1000);
+        proxy.write_all(b"PROXY TCP4 198.51.100.7 192.0.2.10 40000 25\r\nEHLO x\r\n").await.unwrap();
+        let begun = Instant::now();
+        assert!(judge(&mut server, false).await.is_none());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let client = judge(&mut server, true).await.unwrap();
+        assert_eq!((client.address.to_string().as_str(), client.peer), ("198.51.100.7", PROXY));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_speaks_for_itself_is_its_own_client() {
+        let (mut proxy, mut server) = duplex(1000);
+        proxy.write_all(b"PROXY UNKNOWN\r\n").await.unwrap();
+        let client = judge(&mut server, true).await.unwrap();
+        assert_eq!((client.address, client.peer), (PROXY, PROXY));
+    }
+}

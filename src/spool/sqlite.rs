@@ -55,7 +55,7 @@ impl Settings {
     /// The usual settings for a directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), inline_max: 256 * 1024, reserve: 32 * 1024 * 1024, memory_max: 64 * 1024 * 1024 }
+        Self { data_dir: data_dir.into(), inline_max: 256 * 1024, reserve: 32 * 1024 * 1024, memory_max: 48 * 1024 * 1024 }
     }
 }
 

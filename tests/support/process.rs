@@ -83,7 +83,7 @@ impl Postrider {
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        peak.expect("Linux tells it") * 1024
+        peak.unwrap() * 1024
     }
 
     /// `kill -9`.

@@ -19,7 +19,7 @@ use super::layout::{Layout, private_options, sync_dir};
 use crate::spool::{BodySink, SpoolError};
 
 /// How much is collected before it is written to a file.
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 64 * 1024;
 
 /// What each body may hold whatever the others do, so that small messages stay in memory: a file of
 /// its own with its fsyncs costs a small message more than everything else does.

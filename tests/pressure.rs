@@ -63,7 +63,7 @@ async fn a_thousand_large_messages_at_once_take_no_more_memory_than_they_may() {
     let mut line = [b'x'; 64];
     line[62..].copy_from_slice(b"\r\n");
     let content = Arc::new(line.repeat((1 << 20) / line.len()));
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let mut beginning = JoinSet::new();
     for _ in 0..CLIENTS {
         let begin = begin(postrider.address(), mib, Arc::clone(&content));

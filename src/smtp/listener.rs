@@ -42,7 +42,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves one listener until `shutdown`; then waits for the open sessions, which finish the message
 /// they are in. When it is dropped, so are they.
 ///
-/// What waits here is bounded: the sessions by their places, those that are refused by [`Refusals`].
+/// What waits here is bounded: the sessions by their places, and how many are refused at a time.
 pub async fn serve<S: Spool>(
     listener: TcpListener,
     door: Arc<Door>,

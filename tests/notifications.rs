@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use postrider::sandbox::{Received, SandboxSmarthost, SmarthostMode, SmarthostSettings};
 use serde_json::Value;
 use support::client::Client;
+use support::sink::Sink;
 use support::{eventually, gateway, program, server, smarthost};
 
 const CONTENT: &[u8] = b"From: <a@corp.example>\r\nSubject: offer\r\nMessage-ID: <1@corp.example>\r\n\r\nText of it.\r\n";
@@ -118,6 +119,26 @@ async fn a_host_that_offers_dsn_gets_every_request_and_the_sender_hears_nothing_
     ];
     assert_eq!(received[0].dsn, expected);
     assert_eq!(host.recorder().violations(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn postfix_as_the_next_hop_gets_every_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::start(&directory.path().join("sink"), &[]);
+    let gateway = gateway(&[server(&directory.path().join("data")), smarthost("only", sink.port())].concat()).await;
+    let recipients = ["<bob@example.net> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Bob+2Bold@Example.ORG", "<carol@example.net> NOTIFY=NEVER"];
+    send(gateway.addresses()[0], "<a@corp.example> RET=FULL ENVID=QQ+20314159", &recipients, CONTENT).await;
+    eventually("smtp-sink has it", async || sink.dumped().len() == 1).await;
+    eventually("the queue is empty", async || gateway.counts().await.unwrap().messages == 0).await;
+    let dumped = sink.dumped().remove(0);
+    assert_eq!(dumped.mail, "<a@corp.example> RET=FULL ENVID=QQ+20314159");
+    assert_eq!(
+        dumped.rcpt,
+        [
+            "<bob@example.net> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Bob+2Bold@Example.ORG",
+            "<carol@example.net> NOTIFY=NEVER ORCPT=rfc822;carol@example.net"
+        ]
+    );
 }
 
 #[tokio::test]

@@ -94,6 +94,7 @@ impl Sink {
             } else if let Some(recipient) = own("X-Rcpt-Args") {
                 let address = recipient.trim_start_matches('<').split('>').next().unwrap_or_default();
                 last.recipients.push(address.to_owned());
+                last.rcpt.push(recipient);
             } else if !text.starts_with("X-") {
                 last.content.extend_from_slice(line);
             }
@@ -114,6 +115,8 @@ pub struct Dumped {
     pub mail: String,
     /// Each address of RCPT TO.
     pub recipients: Vec<String>,
+    /// Each argument of RCPT TO, with its parameters.
+    pub rcpt: Vec<String>,
     /// What came after DATA, below the Received field that smtp-sink adds. Its lines end with LF.
     pub content: Vec<u8>,
 }

@@ -9,6 +9,8 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use postrider::sandbox::{Received, SandboxSmarthost, SmarthostMode, SmarthostSettings};
+#[cfg(feature = "ses")]
+use postrider::sandbox::{SandboxSes, SesSettings};
 use serde_json::Value;
 use support::client::Client;
 use support::sink::Sink;
@@ -185,6 +187,34 @@ async fn without_dsn_there_success_and_failure_are_reported_to_those_who_asked_a
     for name in ["eric", "fred", "george", "hans"] {
         assert!(!text.contains(name), "RFC 3461 section 5.2.8: nothing about {name}\n{text}");
     }
+}
+
+#[cfg(feature = "ses")]
+#[tokio::test]
+async fn success_ends_at_an_api_and_is_reported_as_relayed_without_words_of_smtp() {
+    let directory = tempfile::tempdir().unwrap();
+    let (ses, host) = (SandboxSes::start(SesSettings::default()).await.unwrap(), host(true).await);
+    let config = [
+        server(directory.path()),
+        smarthost("back", host.address().port()),
+        format!(
+            "[provider.ses.x]\nregion = \"eu-west-1\"\nendpoint = \"http://{}\"\naccess_key_id = \"test\"\nsecret_access_key = \"test\"\n\
+             [[route]]\nname = \"notifications\"\nwhen = {{ null_sender = true }}\nproviders = [\"smarthost.back\"]\n\
+             [[route]]\nname = \"default\"\nproviders = [\"ses.x\"]\n",
+            ses.address()
+        ),
+    ];
+    let gateway = gateway(&config.concat()).await;
+    let recipients = ["<bob@example.net> NOTIFY=SUCCESS,FAILURE", "<carol@example.net>"];
+    send(gateway.addresses()[0], "<a@corp.example> RET=FULL", &recipients, CONTENT).await;
+    host.recorder().reached(1).await;
+    assert_eq!(ses.recorder().count(), 1);
+    let notification = notification(&host);
+    assert_eq!(notification.dsn, ["", ""], "RFC 3461 section 6.1: no RET with a notification");
+    let said = read(&notification).await;
+    let names = ["final-recipient", "action", "status", "remote-mta", "diagnostic-code"];
+    assert_eq!(said["recipients"].as_array().unwrap().len(), 1);
+    assert_eq!(fields(&said["recipients"][0], &names), ["rfc822; bob@example.net", "relayed", "2.0.0", "-", "-"]);
 }
 
 #[tokio::test]

@@ -73,4 +73,17 @@ impl Access {
     pub fn trusts_proxy(&self, peer: IpAddr) -> bool {
         self.settings.trusted_proxies.iter().any(|network| network.contains(&peer.to_canonical()))
     }
+
+    /// Whether `address` is believed about who its clients are (PROXY, XCLIENT).
+    #[must_use]
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.settings.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether there is an application of this name.
+    #[must_use]
+    pub fn has_application(&self, name: &str) -> bool {
+        self.applications.iter().any(|application| &*application.name == name)
+    }
 }

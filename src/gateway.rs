@@ -18,6 +18,7 @@ use crate::dispatch::rate::{ProviderLimits, SenderLimits};
 use crate::dispatch::{Circuit, Dispatcher, Endpoint};
 use crate::queue::{self, Queue, RetrySchedule};
 use crate::route::Router;
+use crate::smtp::census::{Census, Habit};
 use crate::smtp::{self, Door, FrontEnd, Sessions};
 use crate::spool::sqlite::{self, SqliteSpool};
 use crate::spool::{Spool, SpoolCounts, SpoolError};
@@ -39,6 +40,7 @@ pub struct Gateway<S: Spool> {
     queue: Queue<S>,
     circuits: Vec<(ProviderName, Circuit)>,
     certificates: Arc<CertificateStore>,
+    census: Arc<Census>,
     doors: Task,
     attempts: Task,
     feeding: Task,
@@ -138,12 +140,14 @@ impl<S: Spool> Gateway<S> {
         }
         let addresses = listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect();
 
+        let census = Arc::new(Census::default());
         let front_end = Arc::new(FrontEnd {
             settings: smtp_settings(config),
             access: Access::new(config.access.clone(), config.applications.clone()),
             router,
             queue: queue.clone(),
             clock,
+            census: Arc::clone(&census),
         });
         let (mut doors, mut attempts, mut feeding) = (Task::new(), Task::new(), Task::new());
         let certificates = Arc::new(certificates);
@@ -155,7 +159,7 @@ impl<S: Spool> Gateway<S> {
         attempts.tasks.spawn(dispatcher.run(attempts.stop.clone(), ATTEMPTS_GRACE));
         let (fed, stop) = (queue.clone(), feeding.stop.clone());
         feeding.tasks.spawn(async move { fed.run(stop).await });
-        Ok(Self { addresses, queue, circuits, certificates, doors, attempts, feeding })
+        Ok(Self { addresses, queue, circuits, certificates, census, doors, attempts, feeding })
     }
 
     /// Where mail is taken, with the ports that the system chose.
@@ -176,6 +180,12 @@ impl<S: Spool> Gateway<S> {
         self.certificates.reload().await
     }
 
+    /// Which client does what oddly and is put up with, since the start.
+    #[must_use]
+    pub fn oddities(&self) -> Vec<Habit> {
+        self.census.list()
+    }
+
     /// Counts what is in the spool.
     ///
     /// # Errors
@@ -187,7 +197,7 @@ impl<S: Spool> Gateway<S> {
     /// Stops accepting, lets sessions and attempts finish within a bounded time, gives leases back and
     /// closes the spool. What is still in the queue stays there.
     pub async fn drain(self) {
-        let Self { queue, mut doors, mut attempts, feeding, .. } = self;
+        let Self { queue, census, mut doors, mut attempts, feeding, .. } = self;
         info!("draining: no new mail is taken, attempts at hand are finished");
         // Sessions first: what they accept now is still stored.
         doors.stop.cancel();
@@ -195,6 +205,7 @@ impl<S: Spool> Gateway<S> {
             warn!("open sessions did not end in time; they are cut off, and their clients still have their messages");
             doors.tasks.shutdown().await;
         }
+        census.summarize();
         attempts.stop.cancel();
         attempts.join().await;
         feeding.stop.cancel();

@@ -1,21 +1,26 @@
 //! The SMTP front end: takes messages from applications and says 250 once they are durable.
 //!
 //! The way of the data: `listener` accepts, `places` counts, `connection` prepares, `session` drives the
-//! dialogue, `command` parses a line, `ehlo`/`auth`/`mail`/`rcpt`/`data` carry out one verb each,
-//! `reply` holds every answer. Who may do what is `access`'s to say. Nothing here knows how mail
-//! leaves; the queue is the border.
+//! dialogue, `command` parses a line, `ehlo`/`starttls`/`auth`/`mail`/`rcpt`/`data`/`bdat`/`xclient`
+//! carry out one verb each, `content` is what all messages pass, `reply` holds every answer. Who may do
+//! what is `access`'s to say. Nothing here knows how mail leaves; the queue is the border.
 
 mod auth;
+mod bdat;
 pub mod carriage;
+pub mod census;
 pub mod command;
 mod connection;
+mod content;
 mod data;
 pub mod decoder;
 mod ehlo;
+pub mod fold;
 mod header;
 mod io;
 mod listener;
 mod mail;
+pub mod newline;
 mod places;
 mod proxy;
 mod rcpt;
@@ -24,6 +29,7 @@ mod session;
 mod starttls;
 mod stream;
 mod trace;
+mod xclient;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,10 +41,13 @@ use crate::queue::Queue;
 use crate::route::Router;
 use crate::spool::Spool;
 use crate::tls::ServerTls;
+use census::Census;
 
+pub use bdat::Chunk;
 pub use listener::{bind, serve};
 pub use places::Sessions;
 pub use session::converse;
+pub use xclient::{Told, XClient};
 
 /// What a front end needs to know; the same for all of its listeners.
 #[derive(Debug, Clone)]
@@ -97,4 +106,6 @@ pub struct FrontEnd<S: Spool> {
     pub queue: Queue<S>,
     /// The time of day, for Received.
     pub clock: Clock,
+    /// Who does what oddly.
+    pub census: Arc<Census>,
 }

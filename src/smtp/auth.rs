@@ -82,7 +82,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             State::Connected => return Some(reply::SAY_HELLO_FIRST),
             //= https://www.rfc-editor.org/rfc/rfc4954#section-4
             //# An AUTH command issued during a mail transaction MUST be rejected with a 503 reply.
-            State::Transaction(_) => return Some(reply::AUTH_IN_TRANSACTION),
+            State::Transaction(_) | State::Receiving(_) => return Some(reply::AUTH_IN_TRANSACTION),
             State::Identified(greeting) if !greeting.extended && self.standing.tolerance.commands == OddCommands::Reject => {
                 return Some(reply::SAY_EHLO_FIRST);
             }
@@ -160,9 +160,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             Ok(name) => {
                 info!(client = %self.client.address, application = %name, "logged in");
                 self.client.login = Some(name);
-                self.standing = front_end.access.recognise(&self.door.listener, &self.client);
-                // Its application may have as many sessions as it may.
-                Ok(match self.take_place() {
+                Ok(match self.recognise() {
                     Ok(()) => Next::Reply(reply::AUTHENTICATED),
                     Err(refusal) => Next::Close(refusal),
                 })

@@ -1,21 +1,27 @@
 //! Bytes of one line to a command. Pure and total: every input gives a command or a reply.
 
-use std::fmt;
+mod path;
 
+use std::fmt;
 use std::sync::Arc;
 
-use postrider_providers::contract::{Address, AddressError, BodyType, Notify, OriginalRecipient, Returned, ReversePath};
+use postrider_providers::contract::{Address, BodyType, Notify, OriginalRecipient, Returned, ReversePath};
 
+use self::path::mailbox;
+use super::bdat::Chunk;
+use super::census::Oddity;
 use super::reply::{self, Reply};
+use super::xclient::{XClient, decode_xtext};
+use crate::config::OddCommands;
 
 mod dsn;
 
 /// One command line (RFC 5321 section 4.1.1), parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// `HELO name`.
+    /// `HELO name`; the name may be empty where that is put up with.
     Helo(String),
-    /// `EHLO name`.
+    /// `EHLO name`; the name may be empty where that is put up with.
     Ehlo(String),
     /// `MAIL FROM:<path> parameters`.
     Mail(MailCommand),
@@ -23,6 +29,10 @@ pub enum Command {
     Rcpt(RcptCommand),
     /// `DATA`.
     Data,
+    /// `BDAT octets [LAST]` (RFC 3030).
+    Bdat(Chunk),
+    /// `XCLIENT attributes`.
+    XClient(XClient),
     /// `RSET`.
     Rset,
     /// `NOOP`, whatever follows it.
@@ -91,6 +101,15 @@ pub enum ForwardPath {
     Postmaster,
 }
 
+/// A command, and what is odd about how it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// What it means.
+    pub command: Command,
+    /// What was put up with.
+    pub oddities: Vec<Oddity>,
+}
+
 /// The line is no command that this server carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandError(pub Reply);
@@ -101,16 +120,51 @@ impl fmt::Display for CommandError {
     }
 }
 
+/// What is odd about a line, and whether that is put up with.
+struct Notes {
+    odd: OddCommands,
+    oddities: Vec<Oddity>,
+}
+
+impl Notes {
+    /// Notes an oddity, or refuses the line because of it: what was seen, and what was expected.
+    fn meet(&mut self, oddity: Oddity) -> Result<(), CommandError> {
+        match self.odd {
+            OddCommands::Accept => {
+                self.oddities.push(oddity);
+                Ok(())
+            }
+            OddCommands::Reject => Err(syntax(match oddity {
+                Oddity::SpaceAfterColon => "There is a space behind the colon; expected MAIL FROM:<address> or RCPT TO:<address>",
+                Oddity::NoAngleBrackets => "The address has no angle brackets; expected <address>",
+                _ => "HELO and EHLO need your host name",
+            })),
+        }
+    }
+}
+
 impl Command {
-    /// Parses a line without its CRLF.
+    /// Parses a line without its CRLF. What can mean one thing only, but is not written as it should
+    /// be, is taken or refused as `odd` says.
     ///
     /// # Errors
     /// The reply that the client gets: 500 for what is no command, 501 for wrong arguments, 502 for
     /// commands that are not offered, 555 for unknown parameters (RFC 5321 section 4.2.4).
-    pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+    pub fn parse(line: &[u8], odd: OddCommands) -> Result<Parsed, CommandError> {
+        let mut notes = Notes { odd, oddities: Vec::new() };
+        let command = Self::read(line, &mut notes)?;
+        Ok(Parsed { command, oddities: notes.oddities })
+    }
+
+    fn read(line: &[u8], notes: &mut Notes) -> Result<Self, CommandError> {
         let Ok(text) = std::str::from_utf8(line) else {
             return Err(syntax("The command is not UTF-8"));
         };
+        //= https://www.rfc-editor.org/rfc/rfc5321#section-4.1.1
+        //# In the interest of improved interoperability, SMTP
+        //# receivers SHOULD tolerate trailing white space before the terminating
+        //# <CRLF>.
+        let text = text.trim_end_matches([' ', '\t']);
         if text.chars().any(char::is_control) {
             return Err(CommandError(if text.contains(['\r', '\n']) {
                 reply::LINE_ENDING
@@ -121,21 +175,30 @@ impl Command {
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         let argument = rest.trim_matches(' ');
         let no_argument = |command| if argument.is_empty() { Ok(command) } else { Err(syntax("The command takes no argument")) };
+        //= https://www.rfc-editor.org/rfc/rfc5321#section-2.4
+        //# Verbs and argument values (e.g., "TO:" or "to:" in the RCPT command
+        //# and extension name keywords) are not case sensitive
         match verb.to_ascii_uppercase().as_str() {
-            "HELO" => client_name(argument).map(Self::Helo),
-            "EHLO" => client_name(argument).map(Self::Ehlo),
-            "MAIL" => mail(argument).map(Self::Mail),
-            "RCPT" => rcpt(argument).map(Self::Rcpt),
+            "HELO" => client_name(argument, notes).map(Self::Helo),
+            "EHLO" => client_name(argument, notes).map(Self::Ehlo),
+            "MAIL" => mail(argument, notes).map(Self::Mail),
+            "RCPT" => rcpt(argument, notes).map(Self::Rcpt),
             "DATA" => no_argument(Self::Data),
+            "BDAT" => Chunk::parse(argument).map(Self::Bdat),
             "RSET" => no_argument(Self::Rset),
             "QUIT" => no_argument(Self::Quit),
+            //= https://www.rfc-editor.org/rfc/rfc5321#section-4.1.1.9
+            //# If a parameter string is specified, servers SHOULD ignore it.
             "NOOP" => Ok(Self::Noop),
             "HELP" => Ok(Self::Help),
             "VRFY" if argument.is_empty() => Err(syntax("VRFY needs a name")),
             "VRFY" => Ok(Self::Vrfy),
             "STARTTLS" => no_argument(Self::StartTls),
             "AUTH" => auth(argument),
-            "BDAT" | "ETRN" | "EXPN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(CommandError(reply::NOT_IMPLEMENTED)),
+            "XCLIENT" => XClient::parse(argument).map(Self::XClient),
+            "EXPN" => Err(CommandError(reply::NO_LISTS)),
+            "ETRN" | "TURN" | "ATRN" => Err(CommandError(reply::NOTHING_TO_FETCH)),
+            "SEND" | "SOML" | "SAML" => Err(CommandError(reply::NO_TERMINALS)),
             _ => Err(CommandError(reply::UNKNOWN_COMMAND)),
         }
     }
@@ -157,9 +220,9 @@ fn auth(argument: &str) -> Result<Command, CommandError> {
 
 /// The name of HELO and EHLO. What it says is never believed, so any one word is good enough
 /// (RFC 5321 section 4.1.4 forbids refusing mail because of it).
-fn client_name(argument: &str) -> Result<String, CommandError> {
+fn client_name(argument: &str, notes: &mut Notes) -> Result<String, CommandError> {
     if argument.is_empty() {
-        return Err(syntax("HELO and EHLO need your host name"));
+        notes.meet(Oddity::HelloWithoutName)?;
     }
     if argument.len() > 255 || argument.contains(' ') {
         return Err(syntax("The host name must be one word of at most 255 characters"));
@@ -167,9 +230,9 @@ fn client_name(argument: &str) -> Result<String, CommandError> {
     Ok(argument.to_owned())
 }
 
-fn mail(argument: &str) -> Result<MailCommand, CommandError> {
+fn mail(argument: &str, notes: &mut Notes) -> Result<MailCommand, CommandError> {
     let rest = strip_keyword(argument, "FROM:").ok_or_else(|| syntax("Expected MAIL FROM:<address>"))?;
-    let (path, parameters) = path(rest, "Expected MAIL FROM:<address>")?;
+    let (path, parameters) = path::split(rest, "Expected MAIL FROM:<address>", notes)?;
     let reverse_path = if path.is_empty() { ReversePath::Null } else { ReversePath::Mailbox(mailbox(path, (5, 1, 7))?) };
     let mut mail =
         MailCommand { reverse_path, size: None, body_type: BodyType::SevenBit, smtputf8: false, returned: None, envelope_id: None };
@@ -181,10 +244,13 @@ fn mail(argument: &str) -> Result<MailCommand, CommandError> {
             ("SIZE", Some(value)) => mail.size = Some(size(value)?),
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => mail.body_type = BodyType::SevenBit,
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => mail.body_type = BodyType::EightBitMime,
+            ("BODY", Some(value)) if value.eq_ignore_ascii_case("BINARYMIME") => return Err(CommandError(reply::NO_BINARY)),
             ("BODY", _) => return Err(syntax("Expected BODY=7BIT or BODY=8BITMIME")),
             ("SMTPUTF8", None) => mail.smtputf8 = true,
             ("RET", value) => mail.returned = Some(dsn::returned(value)?),
             ("ENVID", value) => mail.envelope_id = Some(dsn::envelope_id(value)?),
+            ("AUTH", Some(value)) => submitter(value)?,
+            ("REQUIRETLS", _) => return Err(CommandError(reply::NO_REQUIRETLS)),
             ("SIZE" | "SMTPUTF8", _) => return Err(syntax("Expected SIZE=octets, or SMTPUTF8 without a value")),
             _ => return Err(unknown_parameter(&keyword)),
         }
@@ -199,9 +265,9 @@ fn mail(argument: &str) -> Result<MailCommand, CommandError> {
     Ok(mail)
 }
 
-fn rcpt(argument: &str) -> Result<RcptCommand, CommandError> {
+fn rcpt(argument: &str, notes: &mut Notes) -> Result<RcptCommand, CommandError> {
     let rest = strip_keyword(argument, "TO:").ok_or_else(|| syntax("Expected RCPT TO:<address>"))?;
-    let (path, parameters) = path(rest, "Expected RCPT TO:<address>")?;
+    let (path, parameters) = path::split(rest, "Expected RCPT TO:<address>", notes)?;
     let (mut notify, mut original) = (None, None);
     for parameter in parameters {
         let (keyword, value) = parameter.split_once('=').map_or((parameter, None), |(keyword, value)| (keyword, Some(value)));
@@ -231,59 +297,18 @@ fn unknown_parameter(keyword: &str) -> CommandError {
     CommandError(Reply::with_text(555, (5, 5, 4), format!("The parameter {keyword} is not offered")))
 }
 
-fn mailbox(path: &str, status: (u8, u16, u16)) -> Result<Address, CommandError> {
-    Address::parse(path).map_err(|error| {
-        let text = match error {
-            AddressError::NoDomain => "The address has no domain; expected <local-part@domain>",
-            AddressError::LocalPart => "The part before the @ is not valid",
-            AddressError::Domain => "The domain is not valid",
-        };
-        CommandError(Reply::new(if status.1 == 1 && status.2 == 7 { 553 } else { 501 }, status, text))
-    })
+/// AUTH= of MAIL: who had submitted the message, as another server says. It must have the right form
+/// and is then not believed (RFC 4954 section 5 leaves that to the server).
+fn submitter(value: &str) -> Result<(), CommandError> {
+    match decode_xtext(value) {
+        Some(decoded) if decoded == "<>" || Address::parse(&decoded).is_ok() => Ok(()),
+        _ => Err(syntax("Expected AUTH=<> or AUTH= and an address in xtext")),
+    }
 }
 
 fn strip_keyword<'a>(text: &'a str, keyword: &str) -> Option<&'a str> {
     let head = text.get(..keyword.len())?;
     head.eq_ignore_ascii_case(keyword).then(|| &text[keyword.len()..])
-}
-
-/// Splits `<path> parameters`; a source route is dropped (RFC 5321 section 4.1.1.3 and appendix C).
-fn path<'a>(text: &'a str, expected: &'static str) -> Result<(&'a str, impl Iterator<Item = &'a str>), CommandError> {
-    let inner = text.trim_start_matches(' ').strip_prefix('<').ok_or_else(|| syntax(expected))?;
-    let end = closing_bracket(inner).ok_or_else(|| syntax(expected))?;
-    let (path, rest) = (&inner[..end], &inner[end + 1..]);
-    if !rest.is_empty() && !rest.starts_with(' ') {
-        return Err(syntax(expected));
-    }
-    let path = match path.split_once(':') {
-        Some((route, mailbox)) if path.starts_with('@') => {
-            if route
-                .split(',')
-                .all(|hop| hop.trim_matches(' ').strip_prefix('@').is_some_and(|host| !host.is_empty() && !host.contains('@')))
-            {
-                mailbox
-            } else {
-                return Err(syntax("The source route is not valid"));
-            }
-        }
-        _ => path,
-    };
-    Ok((path, rest.split(' ').filter(|parameter| !parameter.is_empty())))
-}
-
-/// The position of the `>` that is not inside a quoted local part.
-fn closing_bracket(text: &str) -> Option<usize> {
-    let (mut quoted, mut escaped) = (false, false);
-    for (position, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'>' if !quoted => return Some(position),
-            _ => {}
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,44 +1,81 @@
 //! DATA: takes the content, and says 250 when it is on stable storage. From there on the message is
-//! ours (RFC 5321 section 6.1).
+//! ours (RFC 5321 section 6.1). How a message begins and ends is shared with BDAT.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use postrider_providers::contract::{Envelope, Message, MessageId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{info, warn};
 
-use super::carriage;
+use super::content::{Content, storage_reply};
 use super::decoder::Decoder;
-use super::header::{HeaderFilter, HeaderTooLarge};
+use super::header::MissingFields;
 use super::reply::{self, Reply};
 use super::session::{Greeting, Next, Session, State, Transaction};
 use super::stream::StreamError;
-use super::trace::{MAX_HOPS, Received};
-use crate::config::BareNewline;
-use crate::route::Room;
-use crate::spool::{BodySink, Spool, SpoolError};
+use super::trace::{Received, date};
+use crate::spool::Spool;
+
+/// A message while its content arrives.
+pub struct Incoming<B> {
+    id: MessageId,
+    received: SystemTime,
+    /// How the client had introduced itself.
+    pub(super) greeting: Greeting,
+    envelope: Envelope,
+    pub(super) content: Content<B>,
+}
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
-    pub(super) async fn data(&mut self) -> Result<Next, StreamError> {
-        let State::Transaction(Transaction { greeting, envelope, .. }) = &mut self.state else {
-            return Ok(Next::Reply(reply::NEED_MAIL));
-        };
-        if envelope.recipients.is_empty() {
-            return Ok(Next::Reply(reply::NEED_RECIPIENTS));
-        }
-        let greeting = greeting.clone();
-        let envelope = Envelope { recipients: std::mem::take(&mut envelope.recipients), ..envelope.clone() };
-        self.state = State::Identified(greeting.clone());
-        self.stream.reply(&Reply::plain(354, "End data with <CR><LF>.<CR><LF>"));
-        self.receive(greeting, envelope).await.map(Next::Reply)
-    }
-
     /// Reads the content to its end whatever becomes of it, so that the client's next command is
     /// read as one; the reply says how it went.
-    async fn receive(&mut self, greeting: Greeting, envelope: Envelope) -> Result<Reply, StreamError> {
+    pub(super) async fn data(&mut self) -> Result<Next, StreamError> {
+        let transaction = match self.begin_content() {
+            Ok(transaction) => transaction,
+            Err(refusal) => return Ok(Next::Reply(refusal)),
+        };
+        self.stream.reply(&Reply::plain(354, "End data with <CR><LF>.<CR><LF>"));
+        let mut incoming = self.open(transaction).await;
+        let mut decoder = Decoder::default();
+        while !decoder.is_done() {
+            let input = self.stream.data().await?;
+            let mut decoded = BytesMut::with_capacity(input.len());
+            let taken = decoder.decode(input, &mut decoded);
+            self.stream.consume(taken);
+            incoming.content.take(decoded, decoder.bare_newlines()).await;
+        }
+        Ok(Next::Reply(self.accept(incoming).await))
+    }
+
+    /// Ends the part of the transaction in which recipients are named, and gives it away: whatever
+    /// becomes of the content, another message needs another MAIL.
+    pub(super) fn begin_content(&mut self) -> Result<Transaction, Reply> {
+        match std::mem::replace(&mut self.state, State::Connected) {
+            State::Transaction(transaction) if !transaction.envelope.recipients.is_empty() => {
+                self.state = State::Identified(transaction.greeting.clone());
+                Ok(transaction)
+            }
+            other => {
+                let refusal = match &other {
+                    State::Transaction(_) => reply::NEED_RECIPIENTS,
+                    //= https://www.rfc-editor.org/rfc/rfc3030#section-2
+                    //# If a DATA statement is issued after a BDAT for the current transaction, a
+                    //# 503 "Bad sequence of commands" MUST be issued.
+                    State::Receiving(_) => reply::DATA_AFTER_BDAT,
+                    State::Connected | State::Identified(_) => reply::NEED_MAIL,
+                };
+                self.state = other;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Opens the way to the spool, with the trace field first.
+    pub(super) async fn open(&mut self, transaction: Transaction) -> Incoming<S::Sink> {
+        let Transaction { greeting, envelope, size } = transaction;
         let front_end = Arc::clone(&self.front_end);
-        let origin = self.origin();
         let id = MessageId::generate();
         let received = front_end.clock.now();
         let trace = Received {
@@ -52,43 +89,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             at: received,
         }
         .field(&envelope);
-
-        let mut content = Content {
-            sink: Some(front_end.queue.body(id)),
-            filter: HeaderFilter::default(),
-            octets: 0,
-            max_octets: self.standing.max_message_size,
-            stored: 0,
-            room: front_end.router.room(&envelope, &origin),
-            refused: None,
-        };
+        let missing = || MissingFields { date: date(received), message_id: format!("<{id}@{}>", front_end.settings.hostname) };
+        let mut content = Content::new(front_end.queue.body(id), self.standing.tolerance, self.standing.max_message_size, missing);
+        content.limit(front_end.router.room(&envelope, &self.origin()));
+        content.expect(size.unwrap_or(0));
         content.store(trace.into()).await;
-        let mut decoder = Decoder::default();
-        while !decoder.is_done() {
-            let input = self.stream.data().await?;
-            let mut decoded = BytesMut::with_capacity(input.len());
-            let taken = decoder.decode(input, &mut decoded);
-            self.stream.consume(taken);
-            content.take(decoded).await;
-        }
-        if decoder.bare_newlines() > 0 {
-            if self.standing.tolerance.bare_newline == BareNewline::Reject {
-                content.refuse(reply::BARE_NEWLINE);
-            } else {
-                info!(message_id = %id, client = %self.client.address, count = decoder.bare_newlines(), "bare CR or LF in the message became CRLF");
-            }
-        }
-        let (size, body) = match content.finish().await {
+        Incoming { id, received, greeting, envelope, content }
+    }
+
+    /// Makes the message durable, and says so.
+    pub(super) async fn accept(&mut self, incoming: Incoming<S::Sink>) -> Reply {
+        let Incoming { id, received, greeting, envelope, content } = incoming;
+        let front_end = Arc::clone(&self.front_end);
+        let finished = match content.finish().await {
             Ok(finished) => finished,
             Err(refusal) => {
                 info!(client = %self.client.address, from = %envelope.reverse_path, reply = %refusal, "message refused");
-                return Ok(refusal);
+                return refusal;
             }
         };
-        let message = Arc::new(Message { id, received, origin, envelope, body });
+        let message = Arc::new(Message { id, received, origin: self.origin(), envelope, body: finished.body });
         match front_end.queue.submit(Arc::clone(&message)).await {
             Ok(()) => {
                 self.errors = 0;
+                self.put_up_with(&finished.oddities);
                 let recipients = &message.envelope.recipients;
                 info!(
                     message_id = %id,
@@ -97,91 +121,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                     from = %message.envelope.reverse_path,
                     to = %recipients[0].address,
                     recipients = recipients.len(),
-                    size,
+                    size = finished.octets,
                     tls = self.stream.encryption().map(|used| used.version),
                     "accepted"
                 );
-                Ok(Reply::with_text(250, (2, 0, 0), format!("Ok: queued as {id}")))
+                Reply::with_text(250, (2, 0, 0), format!("Ok: queued as {id}"))
             }
             Err(error) => {
                 warn!(client = %self.client.address, %error, "message not accepted: it could not be stored");
-                Ok(storage_reply(&error))
+                storage_reply(&error)
             }
         }
-    }
-}
-
-/// The content of one message on its way to the spool. Once refused, the rest is read and dropped.
-struct Content<B> {
-    sink: Option<B>,
-    filter: HeaderFilter,
-    octets: u64,
-    max_octets: u64,
-    /// Octets given to the sink, what this host adds included.
-    stored: u64,
-    /// The most that may become, for every recipient to have a provider.
-    room: Option<Room>,
-    refused: Option<Reply>,
-}
-
-impl<B: BodySink> Content<B> {
-    async fn take(&mut self, decoded: BytesMut) {
-        self.octets += decoded.len() as u64;
-        if self.octets > self.max_octets {
-            self.refuse(reply::TOO_LARGE);
-        }
-        if self.refused.is_some() {
-            return;
-        }
-        match self.filter.pass(decoded) {
-            Ok(bytes) => self.store(bytes).await,
-            Err(HeaderTooLarge) => self.refuse(reply::HEADER_TOO_LARGE),
-        }
-        if self.filter.hops() >= MAX_HOPS {
-            self.refuse(reply::TOO_MANY_HOPS);
-        }
-    }
-
-    async fn store(&mut self, bytes: Bytes) {
-        self.stored += bytes.len() as u64;
-        if let Some(room) = self.room.take_if(|room| self.stored > room.octets) {
-            self.refuse(carriage::too_large(&room));
-        }
-        if let (Some(sink), false) = (&mut self.sink, bytes.is_empty())
-            && let Err(error) = sink.write(bytes).await
-        {
-            warn!(%error, "a message body could not be written");
-            self.refuse(storage_reply(&error));
-        }
-    }
-
-    /// The first refusal stands. The sink is dropped, so that nothing of the message stays behind.
-    fn refuse(&mut self, reply: Reply) {
-        self.refused.get_or_insert(reply);
-        self.sink = None;
-    }
-
-    async fn finish(mut self) -> Result<(u64, postrider_providers::contract::Body), Reply> {
-        let rest = self.filter.finish();
-        self.store(rest).await;
-        match (self.refused, self.sink) {
-            (None, Some(sink)) => match sink.finish().await {
-                Ok(body) => Ok((self.octets, body)),
-                Err(error) => {
-                    warn!(%error, "a message body could not be stored");
-                    Err(storage_reply(&error))
-                }
-            },
-            (refused, _) => Err(refused.unwrap_or(reply::STORAGE_UNAVAILABLE)),
-        }
-    }
-}
-
-/// Storage trouble is temporary for the client: it keeps the message and tries again.
-fn storage_reply(error: &SpoolError) -> Reply {
-    match error {
-        SpoolError::Full(_) => reply::STORAGE_FULL,
-        SpoolError::Closed => reply::SHUTTING_DOWN,
-        SpoolError::Unavailable(_) | SpoolError::LeaseLost(_) => reply::STORAGE_UNAVAILABLE,
     }
 }

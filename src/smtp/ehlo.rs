@@ -1,24 +1,37 @@
 //! HELO and EHLO: the client introduces itself, the server says what it offers.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reply::Reply;
 use super::session::{Greeting, Session, State};
+use super::xclient;
 use crate::config::OddCommands;
 use crate::spool::Spool;
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     pub(super) fn helo(&mut self, name: String) -> Reply {
-        self.state = State::Identified(Greeting { name: name.into(), extended: false });
+        self.state = State::Identified(Greeting { name: self.name(name), extended: false });
         Reply::plain(250, self.front_end.settings.hostname.clone())
     }
 
     /// EHLO also ends an open transaction (RFC 5321 section 4.1.4).
     pub(super) fn ehlo(&mut self, name: String) -> Reply {
-        self.state = State::Identified(Greeting { name: name.into(), extended: true });
+        self.state = State::Identified(Greeting { name: self.name(name), extended: true });
         let mut lines = vec![self.front_end.settings.hostname.clone()];
         lines.extend(self.offers());
         Reply::plain(250, lines.join("\n"))
+    }
+
+    /// The name that the client gave, or its address as a literal (RFC 5321 section 4.1.4).
+    fn name(&self, name: String) -> Arc<str> {
+        match self.client.address {
+            _ if !name.is_empty() => name.into(),
+            IpAddr::V4(address) => format!("[{address}]").into(),
+            IpAddr::V6(address) => format!("[IPv6:{address}]").into(),
+        }
     }
 
     /// The extensions that this client is offered, one a line (RFC 5321 section 4.1.1.1).
@@ -30,7 +43,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         offers.extend(["8BITMIME", "ENHANCEDSTATUSCODES"].map(str::to_owned));
         // Only if somebody can pass it on: such mail cannot be made ASCII on its way.
         offers.extend(carriage.smtputf8().then(|| "SMTPUTF8".to_owned()));
-        offers.extend(["DSN", "HELP"].map(str::to_owned));
+        offers.extend(["DSN", "CHUNKING", "HELP"].map(str::to_owned));
         offers.extend(self.offers_starttls().then(|| "STARTTLS".to_owned()));
         if self.front_end.access.offers_auth(&self.door.listener, &self.client) {
             //= https://www.rfc-editor.org/rfc/rfc4954#section-3
@@ -42,6 +55,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                 offers.push("AUTH=PLAIN LOGIN".to_owned());
             }
         }
+        offers.extend(self.is_proxy().then(|| xclient::OFFER.to_owned()));
         offers
     }
 }

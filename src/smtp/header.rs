@@ -1,14 +1,29 @@
-//! The header of a message while it passes the door: hops are counted, Bcc fields are removed.
+//! The header of a message while it passes the door: hops are counted, Bcc fields are removed, Date and
+//! Message-ID are added if asked for.
 //!
 //! Bcc would tell every recipient who else got the message (RFC 5322 section 3.6.3). Everything else
-//! passes unchanged, octet for octet. The header is held back until its end is seen, at most
+//! passes unchanged, octet for octet; what is added comes behind the last field. The header is held back until its end is seen, at most
 //! [`MAX_HEADER`] octets of it; the body is never held back.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memchr;
+
+use super::census::Oddity;
 
 /// The largest header block.
 pub const MAX_HEADER: usize = 256 * 1024;
+
+/// Within so many octets a line has its colon, or it is no field.
+const MAX_NAME: usize = 1000;
+
+/// The fields that a message gets when it has none of the name (RFC 6409 sections 8.2 and 8.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingFields {
+    /// The value of Date.
+    pub date: String,
+    /// The value of Message-ID, in angle brackets.
+    pub message_id: String,
+}
 
 /// The filter of one message.
 #[derive(Debug, Default)]
@@ -21,6 +36,11 @@ pub struct HeaderFilter {
     removing: bool,
     ended: bool,
     hops: usize,
+    has_date: bool,
+    has_message_id: bool,
+    /// What to add; taken when the header ends.
+    missing: Option<MissingFields>,
+    added: Vec<Oddity>,
 }
 
 /// The header block is larger than [`MAX_HEADER`].
@@ -28,6 +48,11 @@ pub struct HeaderFilter {
 pub struct HeaderTooLarge;
 
 impl HeaderFilter {
+    /// A filter that adds what is missing; by default nothing is added.
+    pub fn new(missing: Option<MissingFields>) -> Self {
+        Self { missing, ..Self::default() }
+    }
+
     /// Takes decoded data and gives back what may pass on.
     ///
     /// # Errors
@@ -49,7 +74,7 @@ impl HeaderFilter {
                     self.line(line, &mut out);
                 }
                 // No field name is this long: this is a body without a header.
-                None if self.held.len() > 1000 && !self.removing && !looks_like_header(&self.held) => self.ended = true,
+                None if self.held.len() >= MAX_NAME && !looks_like_header(&self.held) => self.end(false, &mut out),
                 None if self.seen + self.held.len() > MAX_HEADER => return Err(HeaderTooLarge),
                 None => return Ok(out.freeze()),
             }
@@ -61,10 +86,30 @@ impl HeaderFilter {
         Ok(out.freeze())
     }
 
-    /// Gives back what is still held when the data has ended within the header.
+    /// Gives back what is still to come when the data has ended within the header.
     pub fn finish(&mut self) -> Bytes {
-        self.ended = true;
-        std::mem::take(&mut self.held).freeze()
+        let (mut out, last) = (BytesMut::new(), std::mem::take(&mut self.held));
+        if self.ended {
+            return last.freeze();
+        }
+        let is_open = !last.is_empty() && !last.ends_with(b"\n");
+        if !last.is_empty() {
+            self.line(last, &mut out);
+        }
+        if !self.ended {
+            let mut fields = BytesMut::new();
+            self.end(true, &mut fields);
+            if is_open && !self.removing && !fields.is_empty() {
+                out.put_slice(b"\r\n");
+            }
+            out.unsplit(fields);
+        }
+        out.freeze()
+    }
+
+    /// What was missing, and has been added.
+    pub fn added(&self) -> &[Oddity] {
+        &self.added
     }
 
     /// The Received fields met: one for each hop so far (RFC 5321 section 6.3).
@@ -73,32 +118,50 @@ impl HeaderFilter {
     }
 
     fn line(&mut self, line: BytesMut, out: &mut BytesMut) {
-        self.seen += line.len();
-        if matches!(line.first(), Some(b' ' | b'\t')) {
-            if !self.removing {
+        let name = field_name(&line);
+        if !matches!(line.first(), Some(b' ' | b'\t')) {
+            let Some(name) = name else {
+                // The empty line, or a line that is no field: the body begins.
+                self.end(matches!(&line[..], b"\r\n" | b"\n"), out);
                 out.unsplit(line);
-            }
-            return;
+                return;
+            };
+            self.removing = is(name, "bcc") || is(name, "resent-bcc");
+            self.hops += usize::from(is(name, "received"));
+            self.has_date |= is(name, "date");
+            self.has_message_id |= is(name, "message-id");
         }
-        self.removing = false;
-        match field_name(&line) {
-            // The empty line, or a line that is no field: the body begins.
-            None => {
-                self.ended = true;
-                out.unsplit(line);
-            }
-            Some(name) if name.eq_ignore_ascii_case(b"bcc") || name.eq_ignore_ascii_case(b"resent-bcc") => self.removing = true,
-            Some(name) => {
-                self.hops += usize::from(name.eq_ignore_ascii_case(b"received"));
-                out.unsplit(line);
-            }
+        self.seen += line.len();
+        if !self.removing {
+            out.unsplit(line);
+        }
+    }
+
+    /// The header ends here: adds what is missing, and the empty line if the body comes without one.
+    fn end(&mut self, has_empty_line: bool, out: &mut BytesMut) {
+        self.ended = true;
+        let Some(missing) = self.missing.take() else { return };
+        if !self.has_date {
+            out.put_slice(format!("Date: {}\r\n", missing.date).as_bytes());
+            self.added.push(Oddity::MissingDate);
+        }
+        if !self.has_message_id {
+            out.put_slice(format!("Message-ID: {}\r\n", missing.message_id).as_bytes());
+            self.added.push(Oddity::MissingMessageId);
+        }
+        if !has_empty_line && !self.added.is_empty() {
+            out.put_slice(b"\r\n");
         }
     }
 }
 
+fn is(name: &[u8], other: &str) -> bool {
+    name.eq_ignore_ascii_case(other.as_bytes())
+}
+
 /// The name of the field that a line begins, if it begins one (RFC 5322 section 2.2).
 fn field_name(line: &[u8]) -> Option<&[u8]> {
-    let colon = memchr(b':', line)?;
+    let colon = memchr(b':', &line[..line.len().min(MAX_NAME)])?;
     let name = line[..colon].trim_ascii_end();
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(name)
 }
@@ -146,5 +209,46 @@ mod tests {
         let piece = b"X-Field: some text of a field\r\n".repeat(1000);
         let refused = (0..20).any(|_| filter.pass(BytesMut::from(&piece[..])).is_err());
         assert!(refused);
+    }
+
+    fn completed(input: &[u8], size: usize) -> (String, Vec<Oddity>) {
+        let missing = MissingFields { date: "D".to_owned(), message_id: "<i@h>".to_owned() };
+        let (mut filter, mut out) = (HeaderFilter::new(Some(missing)), Vec::new());
+        for piece in input.chunks(size) {
+            out.extend_from_slice(&filter.pass(BytesMut::from(piece)).unwrap());
+        }
+        out.extend_from_slice(&filter.finish());
+        (String::from_utf8(out).unwrap(), filter.added().to_vec())
+    }
+
+    #[test]
+    fn date_and_message_id_come_behind_the_last_field_where_they_are_missing() {
+        let both = [Oddity::MissingDate, Oddity::MissingMessageId];
+        for (input, output, added) in [
+            ("Subject: s\r\n\r\nDate: body\r\n", "Subject: s\r\nDate: D\r\nMessage-ID: <i@h>\r\n\r\nDate: body\r\n", &both[..]),
+            ("DATE : x\r\n\r\nb\r\n", "DATE : x\r\nMessage-ID: <i@h>\r\n\r\nb\r\n", &both[1..]),
+            ("message-id: x\r\nDate:\r\n y\r\n\r\n", "message-id: x\r\nDate:\r\n y\r\n\r\n", &[]),
+            ("Resent-Date: x\r\n\r\n", "Resent-Date: x\r\nDate: D\r\nMessage-ID: <i@h>\r\n\r\n", &both),
+            ("Subject: s\r\n", "Subject: s\r\nDate: D\r\nMessage-ID: <i@h>\r\n", &both),
+            ("Subject: s", "Subject: s\r\nDate: D\r\nMessage-ID: <i@h>\r\n", &both),
+            ("Bcc: s", "Date: D\r\nMessage-ID: <i@h>\r\n", &both),
+            ("", "Date: D\r\nMessage-ID: <i@h>\r\n", &both),
+            ("just text\r\n", "Date: D\r\nMessage-ID: <i@h>\r\n\r\njust text\r\n", &both),
+            ("Date: x\r\nMessage-ID: y\r\ntext\r\n", "Date: x\r\nMessage-ID: y\r\ntext\r\n", &[]),
+        ] {
+            for size in [1, 2, 5, 1000] {
+                assert_eq!(completed(input.as_bytes(), size), (output.to_owned(), added.to_vec()), "{input:?} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_a_field_does_not_depend_on_how_a_long_line_is_cut() {
+        for before in [990, 999, 1000, 1500] {
+            let input = format!("{}: x\r\nBcc: y\r\n\r\n", "a".repeat(before));
+            let whole = filter(input.as_bytes(), 100_000);
+            assert_eq!(filter(input.as_bytes(), 7), whole);
+            assert_eq!(whole.0.len() < input.len(), before < 1000, "a name of {before}");
+        }
     }
 }

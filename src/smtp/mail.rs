@@ -14,7 +14,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     pub(super) fn mail(&mut self, mail: MailCommand) -> Reply {
         let greeting = match &self.state {
             State::Connected => return reply::SAY_HELLO_FIRST,
-            State::Transaction(..) => return reply::NESTED_MAIL,
+            State::Transaction(_) | State::Receiving(_) => return reply::NESTED_MAIL,
             State::Identified(greeting) => greeting.clone(),
         };
         if let Err(refusal) = self.may_send(&mail.reverse_path, None) {

@@ -87,7 +87,7 @@ pub const CANNOT_VERIFY: Reply = Reply::new(252, (2, 5, 0), "Cannot verify the m
 pub const HELP: Reply = Reply::new(
     214,
     (2, 0, 0),
-    "Postrider takes mail for relay: EHLO HELO AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT\nWho may relay is set in access.trusted_networks and in [app.NAME]",
+    "Postrider takes mail for relay: EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT\nWhat you may use is in the answer to EHLO\nWho may relay is set in access.trusted_networks and in [app.NAME]",
 );
 
 /// RFC 3207 section 4: the handshake may begin.
@@ -126,6 +126,31 @@ pub const LINE_ENDING: Reply = Reply::new(500, (5, 5, 2), "Commands must end wit
 pub const UNKNOWN_COMMAND: Reply = Reply::new(500, (5, 5, 1), "Command not recognized");
 /// RFC 5321 section 4.2.4: a known command that this server does not offer.
 pub const NOT_IMPLEMENTED: Reply = Reply::new(502, (5, 5, 1), "Command not implemented");
+/// RFC 5321 section 3.5.2: EXPN is optional.
+pub const NO_LISTS: Reply = Reply::new(502, (5, 5, 1), "Not offered: this relay has no mailing lists to expand");
+/// RFC 1985, and RFC 5321 appendix F.1: TURN cannot be used safely.
+pub const NOTHING_TO_FETCH: Reply =
+    Reply::new(502, (5, 5, 1), "Not offered: no mail is kept here to be fetched; it is delivered as its routes say");
+/// RFC 5321 appendix F.6: obsolete.
+pub const NO_TERMINALS: Reply = Reply::new(502, (5, 5, 1), "Not offered: mail goes to mailboxes, not to terminals; use MAIL");
+/// RFC 3030 section 2: where the chunk would end is not known.
+pub const BAD_CHUNK: Reply =
+    Reply::new(501, (5, 5, 4), "Expected BDAT octets, or BDAT octets LAST; closing, because the chunk cannot be told from commands");
+/// RFC 3030 section 2.
+pub const DATA_AFTER_BDAT: Reply = Reply::new(503, (5, 5, 1), "The message has begun with BDAT; send the rest with BDAT, or RSET");
+/// RFC 3030 section 3 allows BINARYMIME to those alone who can pass it on.
+pub const NO_BINARY: Reply = Reply::new(
+    501,
+    (5, 5, 4),
+    "BINARYMIME is not offered, because the next server may not take it; encode the content and use BODY=8BITMIME",
+);
+/// RFC 8689 section 4.2.
+pub const NO_REQUIRETLS: Reply =
+    Reply::new(555, (5, 7, 30), "REQUIRETLS is not offered: this relay cannot promise TLS on the whole way to the recipient");
+/// XCLIENT from an address that is not in `access.trusted_proxies`.
+pub const NOT_A_PROXY: Reply = Reply::new(550, (5, 7, 1), "XCLIENT is for trusted proxies; your address is not in access.trusted_proxies");
+/// XCLIENT begins a session anew, which cannot be done within a transaction.
+pub const XCLIENT_IN_TRANSACTION: Reply = Reply::new(503, (5, 5, 1), "A transaction is open; RSET ends it");
 /// RFC 5321 section 4.1.4.
 pub const SAY_HELLO_FIRST: Reply = Reply::new(503, (5, 5, 1), "Send EHLO or HELO first");
 /// RFC 5321 section 3.3.
@@ -147,8 +172,11 @@ pub const TOO_LARGE: Reply = Reply::new(552, (5, 3, 4), "Message exceeds the max
 pub const HEADER_TOO_LARGE: Reply = Reply::new(552, (5, 3, 4), "The message header is larger than 256 KiB");
 /// RFC 5321 section 6.3.
 pub const TOO_MANY_HOPS: Reply = Reply::new(554, (5, 4, 6), "Too many Received fields: the message runs in a loop");
-/// RFC 5321 section 2.3.8; `access.bare_newline = "reject"`.
+/// RFC 5321 section 2.3.8; `bare_newline = "reject"`.
 pub const BARE_NEWLINE: Reply = Reply::new(550, (5, 6, 11), "The message has a bare CR or LF; lines must end with CRLF");
+/// RFC 5321 section 4.5.3.1.6; `tolerance.long_lines = "reject"`.
+pub const LONG_LINE: Reply =
+    Reply::new(554, (5, 6, 0), "The message has a line longer than 1000 octets; lines must be shorter, or encoded");
 /// RFC 6531 section 3.4: an address outside ASCII without the SMTPUTF8 parameter.
 pub const NEED_SMTPUTF8: Reply = Reply::new(553, (5, 6, 7), "An address outside ASCII needs the SMTPUTF8 parameter of MAIL");
 

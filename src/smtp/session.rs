@@ -1,5 +1,6 @@
 //! The state machine of one session: which command is allowed when, and what ends it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use postrider_providers::contract::Envelope;
@@ -8,6 +9,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::bdat::Chunked;
+use super::census::{Oddity, Who};
 use super::command::{Command, CommandError};
 use super::places::Place;
 use super::reply::{self, Reply};
@@ -24,7 +27,11 @@ pub struct Session<T, S: Spool> {
     pub(super) client: Client,
     /// Who the client was recognised as, by what is known of it so far.
     pub(super) standing: Standing,
-    pub(super) state: State,
+    pub(super) state: State<S::Sink>,
+    /// Who connected, before any XCLIENT.
+    pub(super) peer: IpAddr,
+    /// The application that a proxy named in XCLIENT.
+    pub(super) told_login: Option<Arc<str>>,
     /// Refusals since the last message was taken.
     pub(super) errors: u32,
     place: Place,
@@ -34,14 +41,15 @@ pub struct Session<T, S: Spool> {
 }
 
 /// How far the dialogue is.
-#[derive(Debug)]
-pub enum State {
+pub enum State<B> {
     /// Greeted by us, not yet by the client.
     Connected,
     /// HELO or EHLO was given.
     Identified(Greeting),
     /// MAIL was accepted; recipients are being named.
     Transaction(Transaction),
+    /// BDAT has brought a part of the content.
+    Receiving(Box<Chunked<B>>),
 }
 
 /// A mail transaction (RFC 5321 section 3.3).
@@ -105,6 +113,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         Self {
             stream: Stream::new(io, limits),
             standing: front_end.access.recognise(&door.listener, &client),
+            peer: client.address,
+            told_login: None,
             door,
             client,
             front_end,
@@ -118,11 +128,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
 
     /// Runs the session to its end.
     async fn run(mut self) {
-        let greeting = Reply::plain(220, format!("{} ESMTP Postrider", self.front_end.settings.hostname));
         let ended = match self.begin_encrypted().await {
             Ok(()) => match self.take_place() {
                 Ok(()) => {
-                    self.stream.reply(&greeting);
+                    self.stream.reply(&self.greeting());
                     self.dialogue().await
                 }
                 Err(refusal) => Ok(refusal),
@@ -142,9 +151,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         self.stream.close().await;
     }
 
-    /// Counts the session as one of the application that the client was recognised as. To be asked
-    /// whenever the standing has changed; what is refused ends the session.
-    pub(super) fn take_place(&mut self) -> Result<(), Reply> {
+    /// Recognises the client by what is known of it now.
+    ///
+    /// # Errors
+    /// Its application has as many sessions as it may: the session ends.
+    pub(super) fn recognise(&mut self) -> Result<(), Reply> {
+        self.standing = self.front_end.access.recognise(&self.door.listener, &self.client);
+        self.take_place()
+    }
+
+    /// Counts the session as one of the application that the client was recognised as.
+    fn take_place(&mut self) -> Result<(), Reply> {
         self.place.is_of_application(self.standing.application.as_deref()).inspect_err(|refusal| {
             let application = self.standing.application.as_ref().map(|application| tracing::field::display(&application.name));
             info!(client = %self.client.address, application, reply = %refusal, "connection refused");
@@ -163,7 +180,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         loop {
             let line = tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return Ok(reply::SHUTTING_DOWN),
+                // A message of which chunks have come is finished, as one that comes by DATA is.
+                () = self.shutdown.cancelled(), if !matches!(self.state, State::Receiving(_)) => return Ok(reply::SHUTTING_DOWN),
                 () = sleep_until(stranger_until), if self.standing.recognised.is_none() => {
                     info!(client = %self.client.address, "session ended: a stranger stayed too long");
                     return Ok(reply::STRANGER);
@@ -171,8 +189,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                 line = self.stream.line() => line?,
             };
             let next = match line {
-                Line::Complete(line) => match Command::parse(&line) {
-                    Ok(command) => self.command(command).await?,
+                Line::Complete(line) => match Command::parse(&line, self.standing.tolerance.commands) {
+                    Ok(parsed) => {
+                        self.put_up_with(&parsed.oddities);
+                        self.command(parsed.command).await?
+                    }
+                    Err(CommandError(reply)) if reply == reply::BAD_CHUNK => Next::Close(reply),
                     Err(CommandError(reply)) => Next::Reply(reply),
                 },
                 Line::BareNewline => Next::Reply(reply::LINE_ENDING),
@@ -207,8 +229,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             Command::Mail(mail) => self.mail(mail),
             Command::Rcpt(rcpt) => self.rcpt(rcpt),
             Command::Data => return self.data().await,
+            Command::Bdat(chunk) => return self.bdat(chunk).await,
             Command::StartTls => return self.starttls().await,
             Command::Auth { mechanism, initial } => return self.auth(&mechanism, initial).await,
+            Command::XClient(told) => return Ok(self.xclient(told)),
             Command::Rset => {
                 self.reset();
                 reply::OK
@@ -221,11 +245,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         Ok(Next::Reply(reply))
     }
 
+    /// What a client hears first.
+    pub(super) fn greeting(&self) -> Reply {
+        Reply::plain(220, format!("{} ESMTP Postrider", self.front_end.settings.hostname))
+    }
+
+    /// Counts what was odd, and is put up with.
+    pub(super) fn put_up_with(&self, oddities: &[Oddity]) {
+        for &oddity in oddities {
+            let who = match &self.standing.application {
+                Some(application) => Who::Application(Arc::clone(&application.name)),
+                None => Who::Address(self.client.address),
+            };
+            self.front_end.census.note(&who, self.client.address, oddity);
+        }
+    }
+
     /// Drops the open transaction, if there is one (RFC 5321 section 4.1.1.5).
     pub(super) fn reset(&mut self) {
-        if let State::Transaction(transaction) = &self.state {
-            self.state = State::Identified(transaction.greeting.clone());
-        }
+        let greeting = match &self.state {
+            State::Transaction(transaction) => &transaction.greeting,
+            State::Receiving(chunked) => chunked.greeting(),
+            State::Connected | State::Identified(_) => return,
+        };
+        self.state = State::Identified(greeting.clone());
     }
 }
 

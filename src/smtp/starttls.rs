@@ -35,7 +35,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     //# to every command other than NOOP, EHLO, STARTTLS, or QUIT.
     /// Whether the listener wants encryption before it takes this command.
     pub(super) fn wants_tls_before(&self, command: &Command) -> bool {
-        let free = matches!(command, Command::Noop | Command::Ehlo(_) | Command::StartTls | Command::Quit);
+        // BDAT is refused as well, but by itself: its chunk has to be read, or would count as commands.
+        let free = matches!(command, Command::Noop | Command::Ehlo(_) | Command::StartTls | Command::Quit | Command::Bdat(_));
         self.door.listener.tls == ListenerTls::Required && !self.client.encrypted && !free
     }
 
@@ -69,8 +70,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         //# which was not obtained from the TLS negotiation itself.
         self.state = State::Connected;
         self.client.login = None;
-        self.standing = self.front_end.access.recognise(&self.door.listener, &self.client);
-        Ok(Next::Proceed)
+        Ok(match self.recognise() {
+            Ok(()) => Next::Proceed,
+            Err(refusal) => Next::Close(refusal),
+        })
     }
 
     /// TLS before the greeting, where the listener is for that.

@@ -39,7 +39,10 @@ impl Received<'_> {
     /// not, because that would tell each about the others (section 7.6).
     pub fn field(&self, envelope: &Envelope) -> String {
         let with = self.protocol(envelope.smtputf8);
-        let helo: String = self.helo.chars().map(|c| if c.is_ascii_graphic() && !"()<>\\\";".contains(c) { c } else { '?' }).collect();
+        // RFC 6531 section 3.7.3: a name outside ASCII may stand in the trace of such a message only.
+        let may_stand =
+            |c: char| (c.is_ascii_graphic() && !"()<>\\\";".contains(c)) || (envelope.smtputf8 && !c.is_ascii() && c.is_alphanumeric());
+        let helo: String = self.helo.chars().map(|c| if may_stand(c) { c } else { '?' }).collect();
         let client = match self.client {
             IpAddr::V4(address) => format!("[{address}]"),
             IpAddr::V6(address) => format!("[IPv6:{address}]"),
@@ -50,7 +53,7 @@ impl Received<'_> {
         };
         // The registered clause of RFC 8314 section 4.3, with the version as a comment.
         let tls = self.encryption.map_or_else(String::new, |used| format!("\r\n\ttls {} ({})", used.cipher, used.version));
-        let date = OffsetDateTime::from(self.at).format(&Rfc2822).unwrap_or_default();
+        let date = date(self.at);
         format!(
             "Received: from {helo} ({client})\r\n\tby {} (Postrider) with {with} id {}{recipient}{tls};\r\n\t{date}\r\n",
             self.hostname, self.id
@@ -123,4 +126,9 @@ mod tests {
             assert!(field.ends_with(&tls), "{field}");
         }
     }
+}
+
+/// A time as header fields have it (RFC 5322 section 3.3).
+pub fn date(at: SystemTime) -> String {
+    OffsetDateTime::from(at).format(&Rfc2822).unwrap_or_default()
 }

@@ -77,24 +77,29 @@ fn malformed(keyword: &str, error: &dyn std::error::Error) -> CommandError {
 
 #[cfg(test)]
 mod tests {
-    use crate::smtp::command::{Command, MailCommand, RcptCommand};
+    use crate::config::OddCommands;
+    use crate::smtp::command::{Command, CommandError, MailCommand, RcptCommand};
+
+    fn parse(line: &str) -> Result<Command, CommandError> {
+        Command::parse(line.as_bytes(), OddCommands::Reject).map(|parsed| parsed.command)
+    }
 
     fn mail(line: &str) -> MailCommand {
-        match Command::parse(line.as_bytes()) {
+        match parse(line) {
             Ok(Command::Mail(mail)) => mail,
             other => panic!("{line}: {other:?}"),
         }
     }
 
     fn rcpt(line: &str) -> RcptCommand {
-        match Command::parse(line.as_bytes()) {
+        match parse(line) {
             Ok(Command::Rcpt(rcpt)) => rcpt,
             other => panic!("{line}: {other:?}"),
         }
     }
 
     fn refusal(line: &str) -> String {
-        Command::parse(line.as_bytes()).expect_err(line).to_string()
+        parse(line).expect_err(line).to_string()
     }
 
     #[test]

@@ -8,8 +8,13 @@ fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
 }
 
+/// Strictly, as everything in this file unless it says otherwise.
+fn parse(line: &[u8]) -> Result<Command, CommandError> {
+    Command::parse(line, OddCommands::Reject).map(|parsed| parsed.command)
+}
+
 fn mail_from(line: &str) -> MailCommand {
-    match Command::parse(line.as_bytes()) {
+    match parse(line.as_bytes()) {
         Ok(Command::Mail(mail)) => mail,
         other => panic!("{line}: {other:?}"),
     }
@@ -17,14 +22,14 @@ fn mail_from(line: &str) -> MailCommand {
 
 /// Whom RCPT names, if it is a command and names a mailbox.
 fn mailbox(line: &str) -> Option<Address> {
-    match Command::parse(line.as_bytes()) {
+    match parse(line.as_bytes()) {
         Ok(Command::Rcpt(RcptCommand { path: ForwardPath::Mailbox(address), .. })) => Some(address),
         _ => None,
     }
 }
 
 fn code(line: &[u8]) -> u16 {
-    match Command::parse(line) {
+    match parse(line) {
         Ok(command) => panic!("{:?} parsed as {command:?}", String::from_utf8_lossy(line)),
         Err(error) => error.0.code(),
     }
@@ -32,12 +37,12 @@ fn code(line: &[u8]) -> u16 {
 
 #[test]
 fn verbs_are_read_in_any_case() {
-    assert_eq!(Command::parse(b"ehlo relay.example"), Ok(Command::Ehlo("relay.example".into())));
-    assert_eq!(Command::parse(b"HeLo [127.0.0.1]"), Ok(Command::Helo("[127.0.0.1]".into())));
-    assert_eq!(Command::parse(b"data"), Ok(Command::Data));
-    assert_eq!(Command::parse(b"QUIT "), Ok(Command::Quit));
-    assert_eq!(Command::parse(b"noop whatever it is"), Ok(Command::Noop));
-    assert_eq!(Command::parse(b"vrfy jones"), Ok(Command::Vrfy));
+    assert_eq!(parse(b"ehlo relay.example"), Ok(Command::Ehlo("relay.example".into())));
+    assert_eq!(parse(b"HeLo [127.0.0.1]"), Ok(Command::Helo("[127.0.0.1]".into())));
+    assert_eq!(parse(b"data"), Ok(Command::Data));
+    assert_eq!(parse(b"QUIT "), Ok(Command::Quit));
+    assert_eq!(parse(b"noop whatever it is"), Ok(Command::Noop));
+    assert_eq!(parse(b"vrfy jones"), Ok(Command::Vrfy));
 }
 
 #[test]
@@ -53,7 +58,7 @@ fn the_null_reverse_path_is_a_case_of_its_own() {
     assert_eq!(mail_from("MAIL FROM:<>").reverse_path, ReversePath::Null);
     assert_eq!(code(b"RCPT TO:<>"), 501);
     let plain = RcptCommand { path: ForwardPath::Postmaster, notify: None, original: None };
-    assert_eq!(Command::parse(b"RCPT TO:<postMaster>"), Ok(Command::Rcpt(plain)));
+    assert_eq!(parse(b"RCPT TO:<postMaster>"), Ok(Command::Rcpt(plain)));
 }
 
 #[test]
@@ -97,17 +102,81 @@ fn wrong_lines_get_the_reply_that_rfc_5321_gives_them() {
         (b"RCPT TO:<\"x> FOO=NEVER\"@y.org> FOO=NEVER", 555),
         (b"RCPT TO:<a@b\x00c>", 501),
         (b"STARTTLS now", 501),
-        (b"BDAT 99999999999999999999999 LAST", 502),
+        (b"BDAT 99999999999999999999999 LAST", 501),
         (b"EXPN list", 502),
+        (b"MAIL FROM:<a@b> REQUIRETLS", 555),
+        (b"MAIL FROM:<a@b> AUTH=a=b", 501),
     ] {
         assert_eq!(code(line), expected, "{:?}", String::from_utf8_lossy(line));
     }
 }
 
+#[test]
+fn an_odd_line_that_can_mean_one_thing_only_is_taken_or_refused_with_what_was_expected() {
+    let both = |line: &str| {
+        let taken = Command::parse(line.as_bytes(), OddCommands::Accept).unwrap();
+        (taken.command, taken.oddities, parse(line.as_bytes()).unwrap_err().0.to_string())
+    };
+    let mail = |line: &str| parse(line.as_bytes()).unwrap();
+    for (odd, plain, oddities, words) in [
+        ("MAIL FROM: <a@b>", "MAIL FROM:<a@b>", &[Oddity::SpaceAfterColon][..], "space behind the colon"),
+        ("MAIL FROM:   <>", "MAIL FROM:<>", &[Oddity::SpaceAfterColon], "space behind the colon"),
+        ("MAIL FROM:a@b", "MAIL FROM:<a@b>", &[Oddity::NoAngleBrackets], "no angle brackets"),
+        ("MAIL FROM: a@b SIZE=5", "MAIL FROM:<a@b> SIZE=5", &[Oddity::SpaceAfterColon, Oddity::NoAngleBrackets], "space"),
+        ("MAIL FROM:\"a b\"@c SIZE=5", "MAIL FROM:<\"a b\"@c> SIZE=5", &[Oddity::NoAngleBrackets], "no angle brackets"),
+        ("RCPT TO: <a@b>", "RCPT TO:<a@b>", &[Oddity::SpaceAfterColon], "space"),
+        ("RCPT TO:postmaster", "RCPT TO:<postmaster>", &[Oddity::NoAngleBrackets], "no angle brackets"),
+    ] {
+        let (command, met, refusal) = both(odd);
+        assert_eq!((command, &met[..]), (mail(plain), oddities), "{odd}");
+        assert!(refusal.starts_with("501 5.5.4") && refusal.contains(words), "{odd}: {refusal}");
+    }
+    assert_eq!(both("EHLO").0, Command::Ehlo(String::new()));
+}
+
+#[test]
+fn an_odd_line_that_could_mean_more_is_refused_all_the_same() {
+    for (line, expected) in [
+        ("MAIL FROM:", 501),
+        ("MAIL FROM: SIZE=5", 501),
+        ("MAIL FROM:Jones <a@b>", 501),
+        ("MAIL FROM:a@b <c@d>", 501),
+        ("MAIL FROM:a@b>", 501),
+        ("MAIL FROM:<a@b", 501),
+        ("MAIL FROM:a@b c@d", 555),
+        ("MAIL FROM:@x:a@b", 501),
+        ("RCPT TO:a@b,c@d", 501),
+        ("RCPT TO:Jones", 501),
+        ("RCPT TO: ", 501),
+    ] {
+        let refused = Command::parse(line.as_bytes(), OddCommands::Accept).unwrap_err();
+        assert_eq!(refused.0.code(), expected, "{line}: {refused}");
+    }
+}
+
+#[test]
+fn address_literals_are_addresses_of_internet_hosts() {
+    for path in ["a@[192.0.2.1]", "a@[IPv6:2001:db8::1]", "a@[ipv6:::ffff:192.0.2.1]"] {
+        assert!(parse(format!("RCPT TO:<{path}>").as_bytes()).is_ok(), "{path}");
+    }
+    for path in ["a@[192.0.2]", "a@[256.0.0.1]", "a@[2001:db8::1]", "a@[IPv6:192.0.2.1]", "a@[host]", "a@[tag:x]", "a@[192.0.2.1].example"]
+    {
+        assert_eq!(code(format!("RCPT TO:<{path}>").as_bytes()), 501, "{path}");
+    }
+}
+
 proptest! {
     #[test]
+    fn tolerance_changes_nothing_about_lines_that_are_as_they_should_be(path in "[a-z\"@. <>:,]{0,12}", space in " ?", rest in "( SIZE=[0-9]{1,3})?") {
+        let line = format!("MAIL FROM:{space}{path}{rest}");
+        if let Ok(strict) = Command::parse(line.as_bytes(), OddCommands::Reject) {
+            prop_assert_eq!(Command::parse(line.as_bytes(), OddCommands::Accept), Ok(strict));
+        }
+    }
+
+    #[test]
     fn no_line_makes_the_parser_panic(line in proptest::collection::vec(any::<u8>(), 0..600)) {
-        let _ = Command::parse(&line);
+        let _ = parse(&line);
     }
 
     #[test]

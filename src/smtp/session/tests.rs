@@ -1,7 +1,9 @@
 //! Dialogues: what a client says, and every reply it gets.
 
-mod patience;
 mod auth;
+mod patience;
+mod protocol;
+mod tls;
 
 use std::time::Duration;
 
@@ -58,6 +60,7 @@ fn gate_with(change: impl FnOnce(&mut Setup), when: When) -> Gate {
         router: Arc::new(Router::new(vec![route])),
         queue: Queue::new(spool.clone(), QueueSettings::default(), Clock::system()),
         clock: Clock::system(),
+        census: Arc::default(),
     });
     Gate { door: Arc::new(Door { listener: setup.listener, tls: None }), front_end, spool, shutdown: CancellationToken::new() }
 }
@@ -343,6 +346,3 @@ async fn when_serving_is_cut_off_so_are_the_sessions() {
     assert!(replies.ends_with(">\r\n"), "it ends without another word: {replies}");
     assert_eq!(gate.front_end.queue.in_window(), 0);
 }
-
-/// STARTTLS and implicit TLS.
-mod tls;

@@ -1,6 +1,7 @@
 //! A mailbox address of the envelope, kept exactly as the client wrote it.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// A mailbox as it stands between `<` and `>` in MAIL or RCPT, without a source route.
@@ -106,9 +107,7 @@ fn is_atext(byte: u8) -> bool {
 
 fn is_domain(domain: &str) -> bool {
     if let Some(literal) = domain.strip_prefix('[') {
-        return literal
-            .strip_suffix(']')
-            .is_some_and(|inner| !inner.is_empty() && inner.bytes().all(|b| b.is_ascii_graphic() && !b"[]\\".contains(&b)));
+        return literal.strip_suffix(']').is_some_and(is_address_literal);
     }
     // Underscores are not legal in host names, and occur in real ones all the same.
     domain.split('.').all(|label| {
@@ -118,6 +117,15 @@ fn is_domain(domain: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b >= 0x80)
     })
+}
+
+/// An address as it stands in brackets (RFC 5321 section 4.1.3). The third form, with a tag of its own,
+/// has never been given a tag.
+fn is_address_literal(literal: &str) -> bool {
+    match literal.split_at_checked(5) {
+        Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => address.parse::<Ipv6Addr>().is_ok(),
+        _ => literal.parse::<Ipv4Addr>().is_ok(),
+    }
 }
 
 impl fmt::Display for Address {
@@ -174,6 +182,10 @@ mod tests {
             ("a@b..c", Domain),
             ("a@[", Domain),
             ("a@[1.2.3.4", Domain),
+            ("a@[1.2.3]", Domain),
+            ("a@[::1]", Domain),
+            ("a@[IPv6:1.2.3.4]", Domain),
+            ("a@[host]", Domain),
         ] {
             assert_eq!(Address::parse(text), Err(expected), "{text:?}");
         }

@@ -260,7 +260,7 @@ fn mail(argument: &str, notes: &mut Notes) -> Result<MailCommand, CommandError> 
         seen.push(keyword);
     }
     if !mail.smtputf8 && mail.reverse_path.address().is_some_and(|address| !address.is_ascii()) {
-        return Err(CommandError(reply::NEED_SMTPUTF8));
+        return Err(CommandError(reply::SENDER_NEEDS_SMTPUTF8));
     }
     Ok(mail)
 }
@@ -297,8 +297,11 @@ fn unknown_parameter(keyword: &str) -> CommandError {
     CommandError(Reply::with_text(555, (5, 5, 4), format!("The parameter {keyword} is not offered")))
 }
 
+//= https://www.rfc-editor.org/rfc/rfc4954#section-5
+//# Note that an implementation which is hard-coded to treat all clients
+//# as being insufficiently trusted is compliant with this specification.
 /// AUTH= of MAIL: who had submitted the message, as another server says. It must have the right form
-/// and is then not believed (RFC 4954 section 5 leaves that to the server).
+/// and is then not believed.
 fn submitter(value: &str) -> Result<(), CommandError> {
     match decode_xtext(value) {
         Some(decoded) if decoded == "<>" || Address::parse(&decoded).is_ok() => Ok(()),

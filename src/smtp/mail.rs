@@ -20,6 +20,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         if let Err(refusal) = self.may_send(&mail.reverse_path, None) {
             return refusal;
         }
+        //= https://www.rfc-editor.org/rfc/rfc1870#section-6.1
+        //# If the indicated size is larger than the server's fixed maximum
+        //# message size, the server responds with code "552 message size
+        //# exceeds fixed maximium message size".
         if mail.size.is_some_and(|size| size > self.standing.max_message_size) {
             return reply::TOO_LARGE;
         }

@@ -23,10 +23,15 @@ impl Reply {
         Self { code, status: Some(EnhancedStatus(status.0, status.1, status.2)), text: Cow::Borrowed(text) }
     }
 
-    /// A reply whose text is made at run time. Control characters cannot leave the line.
+    //= https://www.rfc-editor.org/rfc/rfc6531#section-3.7.4.2
+    //# SMTPUTF8-aware SMTP servers MUST NOT include non-ASCII characters in
+    //# replies except in the limited cases specifically permitted in this
+    //# section.
+    /// A reply whose text is made at run time. Control characters cannot leave the line, and what is
+    /// outside ASCII is not shown.
     #[must_use]
     pub fn with_text(code: u16, status: (u8, u16, u16), text: impl Into<String>) -> Self {
-        let text: String = text.into().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let text: String = text.into().chars().map(|c| if c.is_control() || !c.is_ascii() { '?' } else { c }).collect();
         Self { code, status: Some(EnhancedStatus(status.0, status.1, status.2)), text: text.into() }
     }
 
@@ -177,7 +182,13 @@ pub const BARE_NEWLINE: Reply = Reply::new(550, (5, 6, 11), "The message has a b
 /// RFC 5321 section 4.5.3.1.6; `tolerance.long_lines = "reject"`.
 pub const LONG_LINE: Reply =
     Reply::new(554, (5, 6, 0), "The message has a line longer than 1000 octets; lines must be shorter, or encoded");
-/// RFC 6531 section 3.4: an address outside ASCII without the SMTPUTF8 parameter.
+//= https://www.rfc-editor.org/rfc/rfc6531#section-3.5
+//# When messages are rejected because the MAIL
+//# command requires an ASCII address, the reply-code 550 is returned
+//# with the meaning "mailbox unavailable".
+/// The same of a sender.
+pub const SENDER_NEEDS_SMTPUTF8: Reply = Reply::new(550, (5, 6, 7), "An address outside ASCII needs the SMTPUTF8 parameter of MAIL");
+/// RFC 6531 section 3.5: an address outside ASCII without the SMTPUTF8 parameter.
 pub const NEED_SMTPUTF8: Reply = Reply::new(553, (5, 6, 7), "An address outside ASCII needs the SMTPUTF8 parameter of MAIL");
 
 /// RFC 3207 section 4: the listener takes no mail in clear text.
@@ -242,6 +253,18 @@ mod tests {
         let mut out = BytesMut::new();
         Reply::new(214, (2, 0, 0), "one\ntwo").write_to(&mut out);
         assert_eq!(&out[..], b"214-2.0.0 one\r\n214 2.0.0 two\r\n");
+    }
+
+    //= https://www.rfc-editor.org/rfc/rfc6531#section-3.7.4.2
+    //= type=test
+    //# SMTPUTF8-aware SMTP servers MUST NOT include non-ASCII characters in
+    //# replies except in the limited cases specifically permitted in this
+    //# section.
+    #[test]
+    fn a_reply_is_ascii_whatever_the_client_said() {
+        let mut out = BytesMut::new();
+        Reply::with_text(550, (5, 4, 4), "<\u{fc}@b>: no route").write_to(&mut out);
+        assert_eq!(&out[..], b"550 5.4.4 <?@b>: no route\r\n");
     }
 
     #[test]

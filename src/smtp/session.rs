@@ -174,6 +174,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         self.stream.reply(reply);
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc2920#section-3.2
+    //# MUST respond to commands in the order they are received from
+    //# the client.
     /// Answers commands until something ends the session; returns the last reply.
     async fn dialogue(&mut self) -> Result<Reply, StreamError> {
         let stranger_until = Instant::now() + self.front_end.settings.stranger_timeout;

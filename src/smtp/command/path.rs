@@ -47,7 +47,10 @@ pub(super) fn split<'a>(
 }
 
 //= https://www.rfc-editor.org/rfc/rfc5321#section-3.6.1
-//# SMTP servers MAY ignore the source routes
+//# When route information is encountered,
+//# SMTP servers MAY ignore the route information and simply send to the
+//# final destination specified as the last element in the route and
+//# SHOULD do so.
 /// The mailbox of a path: source routes are dropped.
 fn without_route(path: &str) -> Result<&str, CommandError> {
     match path.split_once(':') {

@@ -97,7 +97,7 @@ fn wrong_lines_get_the_reply_that_rfc_5321_gives_them() {
         (b"MAIL FROM:<a@b> SIZE=1 SIZE=2", 501),
         (b"MAIL FROM:<a@b> BODY=BINARYMIME", 501),
         (b"MAIL FROM:<a@b> FOO=1", 555),
-        ("MAIL FROM:<\u{fc}@b>".as_bytes(), 553),
+        ("MAIL FROM:<\u{fc}@b>".as_bytes(), 550),
         (b"RCPT TO:<a@b> FOO=NEVER", 555),
         (b"RCPT TO:<\"x> FOO=NEVER\"@y.org> FOO=NEVER", 555),
         (b"RCPT TO:<a@b\x00c>", 501),

@@ -53,10 +53,10 @@ async fn the_last_chunk_may_be_empty_and_so_may_the_message() {
 
 //= https://www.rfc-editor.org/rfc/rfc3030#section-2
 //= type=test
-//# If the receiver-SMTP has declared support for command
-//# pipelining [PIPE], the receiver SMTP MUST be prepared to accept and
-//# discard additional BDAT chunks already in the pipeline after the
-//# failed BDAT.
+//# If the receiver-
+//# SMTP has declared support for command pipelining [PIPE], the receiver
+//# SMTP MUST be prepared to accept and discard additional BDAT chunks
+//# already in the pipeline after the failed BDAT.
 #[tokio::test]
 async fn a_chunk_that_is_refused_is_read_to_its_end_and_ends_the_transaction() {
     let gate = gate_with(|setup| setup.access.max_message_size = 100, When::default());

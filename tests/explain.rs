@@ -324,3 +324,106 @@ async fn says_the_same(text: &str) {
         assert_eq!(code == 0, reply.starts_with("250"), "{from} {to} {size}");
     }
 }
+
+/// Applications, and routes for one of them and for a branch office.
+const APPLICATIONS: &str = r#"
+[[listener]]
+bind = "127.0.0.1:2525"
+
+[[listener]]
+bind = "127.0.0.1:2526"
+auth_without_tls = true
+
+[access]
+trusted_networks = ["127.0.0.0/8", "10.0.0.0/8"]
+
+[app.erp]
+networks = ["10.1.2.0/24"]
+senders = ["@erp.example"]
+rate = "600/min"
+max_message_size = "10MiB"
+
+[app.crm]
+networks = ["10.1.3.0/24"]
+rate = "100 recipients/hour"
+
+[provider.smarthost.office]
+host = "mail.corp.example"
+tls = "off"
+
+[[route]]
+name = "erp"
+when = { app = ["erp"] }
+providers = ["smarthost.office"]
+
+[[route]]
+name = "branch"
+when = { client = "10.7.0.0/16" }
+providers = ["smarthost.office"]
+
+[[route]]
+name = "default"
+providers = ["smarthost.office"]
+"#;
+
+#[test]
+fn an_application_is_named_with_what_it_was_known_by_its_rule_and_its_rate() {
+    let (_directory, path) = config(APPLICATIONS);
+    let to = ["--to", "b@y.example"];
+    for (arguments, code, expected) in [
+        (
+            &["--client", "10.1.2.3", "--from", "a@erp.example"][..],
+            0,
+            &[
+                "known as     application erp, by its address in the network 10.1.2.0/24 (app.erp.networks)",
+                "may send     10MiB, 1000 recipients",
+                "takes        erp;",
+                "limit        600/min for erp (app.erp.rate)",
+            ][..],
+        ),
+        (
+            &["--client", "10.1.2.3", "--from", "a@crm.example"],
+            69,
+            &[
+                "REFUSED: the application may not use this sender, only @erp.example (app.erp.senders)",
+                "reply        553 5.7.1 ",
+                "would take   erp;",
+            ],
+        ),
+        (
+            &["--client", "10.1.2.3", "--from", "a@erp.example", "--size", "11MiB"],
+            69,
+            &["REFUSED: the message is larger than 10MiB (app.erp.max_message_size)"],
+        ),
+        (
+            &["--client", "10.7.1.1", "--from", "a@erp.example"],
+            0,
+            &["known as     a trusted host,", "passed over  erp: when.app is erp", "takes        branch;"],
+        ),
+        (
+            &["--client", "192.0.2.7", "--from", "a@crm.example", "--app", "crm", "--listener", "127.0.0.1:2526"],
+            0,
+            &[
+                "known as     application crm, by its credential (AUTH)",
+                "takes        default;",
+                "limit        100 recipients/hour for crm (app.crm.rate)",
+            ],
+        ),
+        (&["--from", "a@crm.example", "--app", "crm"], 64, &["nobody can log in at the listener 127.0.0.1:2525"]),
+        (&["--from", "a@crm.example", "--app", "hr", "--listener", "127.0.0.1:2526"], 64, &["--app hr: this config has erp, crm"]),
+    ] {
+        let (found, out, err) = explain(&path, &[&to[..], arguments].concat());
+        assert_eq!(found, code, "{arguments:?}\n{out}{err}");
+        for expected in expected {
+            assert!(out.contains(expected) || err.contains(expected), "{expected}\n{out}{err}");
+        }
+    }
+    let (_, out, _) = explain(&path, &["--client", "10.1.2.3", "--from", "a@erp.example", "--to", "b@y.example", "--json"]);
+    let found: Value = serde_json::from_str(&out).unwrap();
+    let standing = &found["standing"];
+    assert_eq!(
+        (&standing["application"], &standing["recognised_by"], &standing["network"], &standing["setting"]),
+        (&json!("erp"), &json!("application_network"), &json!("10.1.2.0/24"), &json!("app.erp.networks"))
+    );
+    assert_eq!(found["recipients"][0]["limits"], json!([{ "setting": "app.erp.rate", "of": "erp", "rate": "600/min" }]));
+}

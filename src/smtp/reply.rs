@@ -8,6 +8,9 @@ use postrider_providers::contract::EnhancedStatus;
 
 use crate::access::{Listed, Refusal, Submission};
 
+/// The longest text made at run time: a line of 512 octets less code, enhanced status and CRLF.
+const MAX_TEXT: usize = 490;
+
 /// One reply (RFC 5321 section 4.2), of one or several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -23,15 +26,19 @@ impl Reply {
         Self { code, status: Some(EnhancedStatus(status.0, status.1, status.2)), text: Cow::Borrowed(text) }
     }
 
+    /// A reply whose text is made at run time. What came from a peer can neither leave the line, nor
+    /// make it longer than a client must be able to take, nor bring in what is not ASCII.
     //= https://www.rfc-editor.org/rfc/rfc6531#section-3.7.4.2
     //# SMTPUTF8-aware SMTP servers MUST NOT include non-ASCII characters in
     //# replies except in the limited cases specifically permitted in this
     //# section.
-    /// A reply whose text is made at run time. Control characters cannot leave the line, and what is
-    /// outside ASCII is not shown.
+    //= https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.1.5
+    //# The maximum total length of a reply line including the reply code and
+    //# the <CRLF> is 512 octets.
     #[must_use]
     pub fn with_text(code: u16, status: (u8, u16, u16), text: impl Into<String>) -> Self {
-        let text: String = text.into().chars().map(|c| if c.is_control() || !c.is_ascii() { '?' } else { c }).collect();
+        let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+        let text: String = text.into().chars().map(printable).take(MAX_TEXT).collect();
         Self { code, status: Some(EnhancedStatus(status.0, status.1, status.2)), text: text.into() }
     }
 
@@ -272,5 +279,12 @@ mod tests {
         let mut out = BytesMut::new();
         Reply::with_text(550, (5, 1, 0), "<a\r\n250 b>").write_to(&mut out);
         assert_eq!(&out[..], b"550 5.1.0 <a??250 b>\r\n");
+    }
+
+    #[test]
+    fn text_from_a_peer_is_ascii_and_fits_into_a_line() {
+        let mut out = BytesMut::new();
+        Reply::with_text(550, (5, 123, 123), format!("<\u{fc}>{}", "x".repeat(600))).write_to(&mut out);
+        assert!(out.starts_with(b"550 5.123.123 <?>xx") && out.ends_with(b"x\r\n") && out.len() <= 512, "{}", out.len());
     }
 }

@@ -2,7 +2,9 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= command data session
+.PHONY: help demo test check bench fuzz docs
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -28,6 +30,17 @@ check: ## Format, lints, licences, bans and documentation; changes nothing
 bench: ## Postrider and Postfix in turn on the same load: rate and CPU per message
 	tests/install.sh peers
 	benches/end_to_end.sh
+
+# What a run finds goes into `fuzz/work`, and from there only what adds coverage into `fuzz/corpus`,
+# each file at most 1 KiB, so that the repository stays small. No sanitizer: there is no unsafe code.
+fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/work/$$target fuzz/corpus/$$target; \
+		cargo +nightly fuzz run -s none $$target fuzz/work/$$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -dict=fuzz/smtp.dict -timeout=10; \
+		cargo +nightly fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds/$$target fuzz/work/$$target -- \
+			-set_cover_merge=1 -max_len=1024; \
+	done
 
 docs: ## Build the code's documentation and say where it is
 	$(CARGO) doc --workspace --no-deps --document-private-items

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use postrider::smtp::command::{Command, CommandError, ForwardPath};
-use postrider_providers::contract::BodyType;
+use postrider_providers::contract::{BodyType, xtext};
 
 use super::reply;
 
@@ -35,15 +35,39 @@ fn canonical(command: &Command) -> Option<String> {
         Command::Ehlo(name) => format!("EHLO {name}"),
         Command::Mail(mail) => {
             let path = mail.reverse_path.address().map_or("", |address| address.as_str());
-            let size = mail.size.map(|size| format!(" SIZE={size}")).unwrap_or_default();
-            let body = match mail.body_type {
-                BodyType::SevenBit => "",
-                BodyType::EightBitMime => " BODY=8BITMIME",
-            };
-            format!("MAIL FROM:<{path}>{size}{body}{}", if mail.smtputf8 { " SMTPUTF8" } else { "" })
+            let mut text = format!("MAIL FROM:<{path}>");
+            if let Some(size) = mail.size {
+                text += &format!(" SIZE={size}");
+            }
+            match mail.body_type {
+                BodyType::SevenBit => {}
+                BodyType::EightBitMime => text += " BODY=8BITMIME",
+            }
+            if mail.smtputf8 {
+                text += " SMTPUTF8";
+            }
+            if let Some(returned) = mail.returned {
+                text += &format!(" RET={}", returned.as_str());
+            }
+            if let Some(id) = &mail.envelope_id {
+                text += &format!(" ENVID={}", xtext::encode(id));
+            }
+            text
         }
-        Command::Rcpt(ForwardPath::Mailbox(address)) => format!("RCPT TO:<{}>", address.as_str()),
-        Command::Rcpt(ForwardPath::Postmaster) => "RCPT TO:<Postmaster>".to_owned(),
+        Command::Rcpt(rcpt) => {
+            let path = match &rcpt.path {
+                ForwardPath::Mailbox(address) => address.as_str(),
+                ForwardPath::Postmaster => "Postmaster",
+            };
+            let mut text = format!("RCPT TO:<{path}>");
+            if let Some(notify) = rcpt.notify {
+                text += &format!(" NOTIFY={notify}");
+            }
+            if let Some(original) = &rcpt.original {
+                text += &format!(" ORCPT={}", original.to_parameter(true));
+            }
+            text
+        }
         Command::Data => "DATA".to_owned(),
         Command::Rset => "RSET".to_owned(),
         Command::Quit => "QUIT".to_owned(),

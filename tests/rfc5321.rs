@@ -34,7 +34,7 @@ async fn say(input: impl AsRef<[u8]>) -> (Vec<String>, Vec<(Envelope, Bytes)>) {
         queue: Queue::new(MemorySpool::new(), QueueSettings::default(), Clock::system()),
         clock: Clock::system(),
     });
-    let door = Arc::new(Door { listener: Listener::plain("127.0.0.1:25".parse().unwrap()) });
+    let door = Arc::new(Door { listener: Listener::plain("127.0.0.1:25".parse().unwrap()), tls: None });
     let (ours, theirs) = duplex(64 * 1024);
     let client = Client::at("127.0.0.1".parse().unwrap());
     let session = tokio::spawn(converse(theirs, client, door, Arc::clone(&front_end), CancellationToken::new()));

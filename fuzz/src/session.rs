@@ -55,7 +55,7 @@ async fn hold(door: u8, packets: &[&[u8]]) -> Dialogue {
     let spool = MemorySpool::new();
     let front_end = Arc::new(front_end(door, spool));
     let client: IpAddr = if door & 1 == 0 { [127, 0, 0, 1].into() } else { [192, 0, 2, 1].into() };
-    let listener = Arc::new(Door { listener: Listener::plain(([127, 0, 0, 1], 25).into()) });
+    let listener = Arc::new(Door { listener: Listener::plain(([127, 0, 0, 1], 25).into()), tls: None });
 
     let (ours, theirs) = duplex(1024 * 1024);
     let session = tokio::spawn(converse(theirs, Client::at(client), listener, Arc::clone(&front_end), CancellationToken::new()));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use postrider::access::{Access, Client};
 use postrider::clock::Clock;
-use postrider::config::{self, BareNewline, Listener, Route, When};
+use postrider::config::{self, Application, BareNewline, Listener, PasswordHash, Route, When};
 use postrider::queue::{Queue, Settings as QueueSettings};
 use postrider::route::Router;
 use postrider::smtp::{Door, FrontEnd, Settings, converse};
@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::cuts::cut;
 use super::reply;
+
+/// The hash of `hunter2`, of bcrypt's least cost.
+const HASH: &str = "$2y$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm";
 
 /// Longer inputs find nothing that shorter ones do not.
 const MAX_INPUT: usize = 16 * 1024;
@@ -55,7 +58,8 @@ async fn hold(door: u8, packets: &[&[u8]]) -> Dialogue {
     let spool = MemorySpool::new();
     let front_end = Arc::new(front_end(door, spool));
     let client: IpAddr = if door & 1 == 0 { [127, 0, 0, 1].into() } else { [192, 0, 2, 1].into() };
-    let listener = Arc::new(Door { listener: Listener::plain(([127, 0, 0, 1], 25).into()), tls: None });
+    let listener = Listener { auth_without_tls: door & 8 != 0, ..Listener::plain(([127, 0, 0, 1], 25).into()) };
+    let listener = Arc::new(Door { listener, tls: None });
 
     let (ours, theirs) = duplex(1024 * 1024);
     let session = tokio::spawn(converse(theirs, Client::at(client), listener, Arc::clone(&front_end), CancellationToken::new()));
@@ -136,9 +140,16 @@ fn front_end(door: u8, spool: MemorySpool) -> FrontEnd<MemorySpool> {
     let clock = Clock::following_tokio(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000));
     FrontEnd {
         settings: Settings { hostname: "relay.example".to_owned(), ..Settings::default() },
-        access: Access::new(access, Vec::new()),
+        access: Access::new(access, if door & 8 == 0 { Vec::new() } else { vec![Arc::new(application())] }),
         router: Arc::new(Router::new(vec![route])),
         queue: Queue::new(spool, QueueSettings::default(), clock),
         clock,
     }
+}
+
+/// An application that logs in as `erp` with `hunter2`.
+fn application() -> Application {
+    let Ok(password) = PasswordHash::parse(HASH) else { panic!("the hash of the test is none") };
+    let Ok(senders) = "@b.example".parse().map(|sender| vec![sender]) else { panic!("the sender of the test is none") };
+    Application { passwords: vec![password], senders, ..Application::named("erp".into()) }
 }

@@ -144,6 +144,7 @@ fn front_end(door: u8, spool: MemorySpool) -> FrontEnd<MemorySpool> {
         router: Arc::new(Router::new(vec![route])),
         queue: Queue::new(spool, QueueSettings::default(), clock),
         clock,
+        census: Arc::default(),
     }
 }
 

@@ -76,6 +76,11 @@ impl Received<'_> {
     }
 }
 
+/// A time as header fields have it (RFC 5322 section 3.3).
+pub fn date(at: SystemTime) -> String {
+    OffsetDateTime::from(at).format(&Rfc2822).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use postrider_providers::contract::{BodyType, ReversePath};
@@ -126,9 +131,4 @@ mod tests {
             assert!(field.ends_with(&tls), "{field}");
         }
     }
-}
-
-/// A time as header fields have it (RFC 5322 section 3.3).
-pub fn date(at: SystemTime) -> String {
-    OffsetDateTime::from(at).format(&Rfc2822).unwrap_or_default()
 }

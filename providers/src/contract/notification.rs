@@ -140,8 +140,10 @@ impl OriginalRecipient {
     /// [`OriginalRecipientError`] says what is wrong with it.
     pub fn parse(value: &str) -> Result<Self, OriginalRecipientError> {
         let (address_type, encoded) = value.split_once(';').ok_or(OriginalRecipientError::AddressType)?;
-        let address = if is_utf8(address_type) { xtext::decode_utf8(encoded)? } else { xtext::decode(encoded)? };
-        Self::new(address_type, &address)
+        let address = if is_utf8(address_type) { xtext::decode_utf8(encoded)? } else { xtext::decode_octets(encoded)? };
+        // Postfix labels every address so. RFC 6533 section 3 has a type for those outside ASCII.
+        let is_mislabeled = address_type.eq_ignore_ascii_case("rfc822") && !address.is_ascii();
+        Self::new(if is_mislabeled { "utf-8" } else { address_type }, &address)
     }
 
     /// The value as in RCPT. `utf8`: the command may hold characters outside ASCII.
@@ -240,6 +242,16 @@ mod tests {
             assert_eq!(utf8.to_field(true), format!("{address_type}; bücher@x"));
             assert_eq!(utf8.to_field(false), format!("{address_type}; b\\x{{FC}}cher@x"));
         }
+    }
+
+    #[test]
+    fn an_address_outside_ascii_in_the_clothes_of_rfc822_is_recognised() {
+        // As Postfix writes it.
+        let original = OriginalRecipient::parse("rfc822;b+C3+BCcher@x").unwrap();
+        assert_eq!((&*original.address_type, &*original.address), ("utf-8", "b\u{fc}cher@x"));
+        assert_eq!(OriginalRecipient::parse("rfc822;b+FCcher@x"), Err(XtextError::Unprintable.into()), "no UTF-8");
+        assert_eq!(OriginalRecipient::parse("rfc822;b+C2+85@x"), Err(XtextError::Unprintable.into()), "a control character");
+        assert_eq!(OriginalRecipient::parse("x400;b+C3+BC"), Err(XtextError::Unprintable.into()), "of another type");
     }
 
     #[test]

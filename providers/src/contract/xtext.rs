@@ -38,6 +38,16 @@ pub fn decode(text: &str) -> Result<String, XtextError> {
     if is_printable(&value, false) { Ok(value) } else { Err(XtextError::Unprintable) }
 }
 
+/// The value of an xtext that may hold UTF-8 as well: servers that do not know the type `utf-8` write
+/// addresses outside ASCII so, under the type `rfc822`.
+///
+/// # Errors
+/// When it is none, or its value is not printable.
+pub fn decode_octets(text: &str) -> Result<String, XtextError> {
+    let value = unescape(text, false)?;
+    if is_printable(&value, true) { Ok(value) } else { Err(XtextError::Unprintable) }
+}
+
 /// The xtext of a value.
 #[must_use]
 pub fn encode(value: &str) -> String {
@@ -92,7 +102,7 @@ pub fn encode_utf8(value: &str, utf8: bool) -> String {
 
 /// Undoes `+XX`.
 fn unescape(text: &str, utf8: bool) -> Result<String, XtextError> {
-    let mut value = String::with_capacity(text.len());
+    let mut value = Vec::with_capacity(text.len());
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
         match c {
@@ -101,20 +111,16 @@ fn unescape(text: &str, utf8: bool) -> Result<String, XtextError> {
             //# hexadecimal digits
             '+' => {
                 let digits = rest.as_str().get(..2).filter(|digits| digits.bytes().all(is_upper_hex)).ok_or(XtextError::Escape)?;
-                let octet = u8::from_str_radix(digits, 16).map_err(|_| XtextError::Escape)?;
-                if !octet.is_ascii() {
-                    return Err(XtextError::Unprintable);
-                }
-                value.push(char::from(octet));
+                value.push(u8::from_str_radix(digits, 16).map_err(|_| XtextError::Escape)?);
                 rest = rest.as_str()[2..].chars();
             }
             '=' => return Err(XtextError::Character),
-            '!'..='~' => value.push(c),
-            _ if utf8 && !c.is_ascii() => value.push(c),
+            '!'..='~' => value.extend(c.encode_utf8(&mut [0; 4]).bytes()),
+            _ if utf8 && !c.is_ascii() => value.extend(c.encode_utf8(&mut [0; 4]).bytes()),
             _ => return Err(XtextError::Character),
         }
     }
-    Ok(value)
+    String::from_utf8(value).map_err(|_| XtextError::Unprintable)
 }
 
 /// Undoes `\x{HEX}`; `None` when a backslash begins anything else.

@@ -68,7 +68,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             _ => Err(Broken::Refused(reply::AUTH_MECHANISM)),
         };
         match exchange {
-            Ok(credential) => self.log_in(credential).await,
+            Ok(credential) => self.log_in(mechanism, credential).await,
             Err(Broken::Refused(refusal)) => Ok(Next::Reply(refusal)),
             Err(Broken::ShuttingDown) => Ok(Next::Close(reply::SHUTTING_DOWN)),
             Err(Broken::Stream(error)) => Err(error),
@@ -148,7 +148,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         }
     }
 
-    async fn log_in(&mut self, credential: Credential) -> Result<Next, StreamError> {
+    async fn log_in(&mut self, mechanism: &str, credential: Credential) -> Result<Next, StreamError> {
         let front_end = Arc::clone(&self.front_end);
         // A failure is answered late; a drain does not wait for it.
         let outcome = tokio::select! {
@@ -158,7 +158,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         };
         match outcome {
             Ok(name) => {
-                info!(client = %self.client.address, application = %name, "logged in");
+                info!(client = %self.client.address, application = %name, mechanism, "logged in");
                 self.client.login = Some(name);
                 Ok(match self.recognise() {
                     Ok(()) => Next::Reply(reply::AUTHENTICATED),

@@ -117,6 +117,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                 info!(
                     message_id = %id,
                     client = %self.client.address,
+                    application = message.origin.application.as_deref(),
                     helo = %greeting.name,
                     from = %message.envelope.reverse_path,
                     to = %recipients[0].address,

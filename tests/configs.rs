@@ -119,7 +119,7 @@ fn a_certificate_with_its_own_key_is_fine() {
 fn every_sample_loads_without_a_warning() {
     let samples = files("config", "toml");
     let names: Vec<&str> = samples.iter().map(|path| path.file_stem().unwrap().to_str().unwrap()).collect();
-    assert_eq!(names, ["failover", "minimal", "per-domain", "postrider"]);
+    assert_eq!(names, ["applications", "failover", "minimal", "per-domain", "postrider"]);
     for sample in &samples {
         let text = std::fs::read_to_string(sample).unwrap();
         if cfg!(not(feature = "ses")) && text.contains("\n[provider.ses.") {

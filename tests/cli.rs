@@ -21,6 +21,7 @@ fn postrider(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_postrider"))
         .args(arguments)
         .env("OFFICE_PASSWORD", "hush")
+        .env("BULK_PASSWORD", "hush")
         .env_remove("POSTRIDER_CONFIG")
         .stdin(Stdio::null())
         .output()
@@ -41,10 +42,15 @@ fn samples(directory: &Path) -> Vec<std::path::PathBuf> {
     for name in ["ses", "office"] {
         std::fs::write(secrets.join(name), "hush\n").unwrap();
     }
+    let made = rcgen::generate_simple_self_signed(["relay.corp.example".to_owned()]).unwrap();
+    std::fs::write(secrets.join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(secrets.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     let samples = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config")).unwrap();
     let copy = |sample: std::io::Result<std::fs::DirEntry>| {
         let sample = sample.unwrap();
-        let text = std::fs::read_to_string(sample.path()).unwrap().replace("/run/secrets/", &format!("{}/", secrets.display()));
+        let text = std::fs::read_to_string(sample.path()).unwrap();
+        let text =
+            ["/run/secrets/", "/etc/postrider/"].iter().fold(text, |text, from| text.replace(from, &format!("{}/", secrets.display())));
         let copy = directory.join(sample.file_name());
         std::fs::write(&copy, text).unwrap();
         copy
@@ -57,7 +63,7 @@ fn samples(directory: &Path) -> Vec<std::path::PathBuf> {
 fn check_says_of_every_sample_what_it_would_run() {
     let directory = tempfile::tempdir().unwrap();
     let samples = samples(directory.path());
-    assert!(samples.len() >= 4, "{samples:?}");
+    assert!(samples.len() >= 5, "{samples:?}");
     for sample in samples {
         let path = sample.to_str().unwrap();
         let (code, out, err) = said(&postrider(&["check", "--config", path]));

@@ -28,9 +28,13 @@ pub fn parse(config: &str) -> Config {
     }
 }
 
-/// `[server]` and a listener on a free port, to begin a config with.
+/// `[server]` and a listener on a free port, to begin a config with. It mends nothing, so that what
+/// arrives can be compared with what was sent.
 pub fn server(directory: &Path) -> String {
-    format!("[server]\nhostname = \"relay.example\"\ndata_dir = {directory:?}\n[[listener]]\nbind = \"127.0.0.1:0\"\n")
+    format!(
+        "[server]\nhostname = \"relay.example\"\ndata_dir = {directory:?}\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
+         tolerance = {{ missing_fields = \"keep\", long_lines = \"keep\" }}\n"
+    )
 }
 
 /// `[provider.smarthost.<name>]` for a port of this host. Its own options may follow.

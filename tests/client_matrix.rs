@@ -190,7 +190,7 @@ impl Relay {
         assert!(text_of(body) == text_of(&content), "what arrived is not what was sent: {head}\n{}", at());
         if let Some(mechanism) = feature.mechanism() {
             let log = self.log();
-            let login = log.lines().filter(|line| line.contains("logged in")).last().unwrap_or_default();
+            let login = log.lines().rfind(|line| line.contains("logged in")).unwrap_or_default();
             assert!(login.contains(&format!("application={USER} mechanism=\"{mechanism}\"")), "not by {mechanism}: {}", at());
         }
     }

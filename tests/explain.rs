@@ -9,10 +9,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use support::client::Client;
-use support::process::Postrider;
+#[cfg(feature = "ses")]
+use support::{client::Client, process::Postrider};
 
 /// Three routes, limits, and a provider that carries neither notifications nor large messages.
+#[cfg(feature = "ses")]
 const CONFIG: &str = r#"
 [server]
 hostname = "relay.example"

@@ -5,12 +5,11 @@
 
 mod support;
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use postrider::sandbox::{SandboxSmarthost, SmarthostSettings};
 use support::process::Postrider;
-use support::{eventually, program, server, smarthost};
+use support::{eventually, program, run, server, smarthost};
 
 /// `hunter2`, as `htpasswd -B` would write it.
 const BCRYPT: &str = "$2y$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm";
@@ -55,17 +54,6 @@ impl Relay {
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("postrider.log")).unwrap()
     }
-}
-
-async fn run(mut command: Command, input: &str) -> Output {
-    let input = input.to_owned();
-    let run = move || {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // It may end without reading.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        child.wait_with_output().unwrap()
-    };
-    tokio::task::spawn_blocking(run).await.unwrap()
 }
 
 fn said(output: &Output) -> String {

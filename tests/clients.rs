@@ -5,13 +5,12 @@
 
 mod support;
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use postrider::sandbox::{Received, SandboxSmarthost, SmarthostSettings};
 use support::process::Postrider;
 use support::sink::Sink;
-use support::{eventually, program, server, smarthost};
+use support::{client, eventually, run, server, smarthost};
 
 /// The program, and the smart host behind it.
 struct Relay {
@@ -42,24 +41,6 @@ impl Relay {
         assert_eq!(received.len(), 1);
         received.into_iter().next().unwrap()
     }
-}
-
-/// Runs a client with this on its standard input.
-async fn run(mut command: Command, input: &[u8]) -> Output {
-    let input = input.to_vec();
-    let run = move || {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // A client that reads nothing may have ended before.
-        let _ = child.stdin.take().unwrap().write_all(&input);
-        child.wait_with_output().unwrap()
-    };
-    tokio::task::spawn_blocking(run).await.unwrap()
-}
-
-fn client(name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program(name));
-    command.args(arguments);
-    command
 }
 
 fn text(octets: &[u8]) -> String {

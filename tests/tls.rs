@@ -4,13 +4,12 @@
 
 mod support;
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use postrider::sandbox::{SandboxSmarthost, SmarthostSettings};
 use support::process::Postrider;
-use support::{eventually, free_port, program, server, smarthost};
+use support::{client, eventually, free_port, run, server, smarthost};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// The program with a listener of each kind, and the smart host behind it.
@@ -92,23 +91,6 @@ impl Relay {
         let options = ["-servername", host, "-verify_hostname", name, "-verify_return_error", "-CAfile", &file];
         self.openssl(self.implicit, &options).await.0
     }
-}
-
-async fn run(mut command: Command, input: &[u8]) -> Output {
-    let input = input.to_vec();
-    let run = move || {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // A client that reads nothing may have ended before.
-        let _ = child.stdin.take().unwrap().write_all(&input);
-        child.wait_with_output().unwrap()
-    };
-    tokio::task::spawn_blocking(run).await.unwrap()
-}
-
-fn client(name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program(name));
-    command.args(arguments);
-    command
 }
 
 fn said(output: &Output) -> String {

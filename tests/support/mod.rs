@@ -9,7 +9,9 @@ pub mod peer;
 pub mod process;
 pub mod sink;
 
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use postrider::config::{Config, Secrets};
 use postrider::gateway::Gateway;
@@ -65,4 +67,27 @@ pub fn program(name: &str) -> std::path::PathBuf {
         .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_file())
         .unwrap_or_else(|| panic!("`{name}` is missing; `make test` installs it, and so does tests/install.sh peers"))
+}
+
+/// A peer's program with its arguments.
+pub fn client(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program(name));
+    command.args(arguments);
+    command
+}
+
+/// Runs a program to its end, with this on its standard input.
+pub async fn run(mut command: Command, input: impl AsRef<[u8]>) -> Output {
+    let input = input.as_ref().to_vec();
+    let run = move || {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // In a thread of its own: a program that writes much before it reads would wait for a reader. One
+        // that reads nothing may have ended before.
+        let writing = std::thread::spawn(move || stdin.write_all(&input).is_ok());
+        let output = child.wait_with_output().unwrap();
+        let _ = writing.join();
+        output
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
 }

@@ -68,17 +68,11 @@ impl Access {
         Self { settings, applications, logins }
     }
 
-    /// Whether the host at `peer` is believed about who its clients are.
+    /// Whether the host at `peer` is believed about who its clients are (PROXY, XCLIENT).
     #[must_use]
     pub fn trusts_proxy(&self, peer: IpAddr) -> bool {
-        self.settings.trusted_proxies.iter().any(|network| network.contains(&peer.to_canonical()))
-    }
-
-    /// Whether `address` is believed about who its clients are (PROXY, XCLIENT).
-    #[must_use]
-    pub fn is_proxy(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.settings.trusted_proxies.iter().any(|network| network.contains(&address))
+        let peer = peer.to_canonical();
+        self.settings.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 
     /// Whether there is an application of this name.

@@ -6,23 +6,32 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reply::Reply;
-use super::session::{Greeting, Session, State};
+use super::session::{Greeting, Session, Speaker, State};
 use super::xclient;
 use crate::config::OddCommands;
 use crate::spool::Spool;
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     pub(super) fn helo(&mut self, name: String) -> Reply {
+        self.hand_over();
         self.state = State::Identified(Greeting { name: self.name(name), extended: false });
         Reply::plain(250, self.front_end.settings.hostname.clone())
     }
 
     /// EHLO also ends an open transaction (RFC 5321 section 4.1.4).
     pub(super) fn ehlo(&mut self, name: String) -> Reply {
+        self.hand_over();
         self.state = State::Identified(Greeting { name: self.name(name), extended: true });
         let mut lines = vec![self.front_end.settings.hostname.clone()];
         lines.extend(self.offers());
         Reply::plain(250, lines.join("\n"))
+    }
+
+    /// From the introduction on that follows XCLIENT, it is the client that speaks.
+    fn hand_over(&mut self) {
+        if self.speaker == Speaker::Proxy {
+            self.speaker = Speaker::Client;
+        }
     }
 
     /// The name that the client gave, or its address as a literal (RFC 5321 section 4.1.4).

@@ -163,6 +163,8 @@ pub const NO_REQUIRETLS: Reply =
 pub const NOT_A_PROXY: Reply = Reply::new(550, (5, 7, 1), "XCLIENT is for trusted proxies; your address is not in access.trusted_proxies");
 /// XCLIENT begins a session anew, which cannot be done within a transaction.
 pub const XCLIENT_IN_TRANSACTION: Reply = Reply::new(503, (5, 5, 1), "A transaction is open; RSET ends it");
+/// XCLIENT after the EHLO of the client that an XCLIENT before has told about.
+pub const XCLIENT_TOO_LATE: Reply = Reply::new(503, (5, 5, 1), "XCLIENT must come before the EHLO of the client that it tells about");
 /// RFC 5321 section 4.1.4.
 pub const SAY_HELLO_FIRST: Reply = Reply::new(503, (5, 5, 1), "Send EHLO or HELO first");
 /// RFC 5321 section 3.3.

@@ -32,6 +32,8 @@ pub struct Session<T, S: Spool> {
     pub(super) peer: IpAddr,
     /// The application that a proxy named in XCLIENT.
     pub(super) told_login: Option<Arc<str>>,
+    /// Who speaks on the connection.
+    pub(super) speaker: Speaker,
     /// Refusals since the last message was taken.
     pub(super) errors: u32,
     place: Place,
@@ -70,6 +72,18 @@ pub struct Greeting {
     pub name: Arc<str>,
     /// Whether it said EHLO.
     pub extended: bool,
+}
+
+/// Who speaks, where a proxy may stand in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaker {
+    /// Whoever connected.
+    Peer,
+    /// A proxy that has told who its client is.
+    Proxy,
+    /// The client that it has told about: it has introduced itself since, and many a proxy passes on
+    /// from there whatever it says.
+    Client,
 }
 
 /// What follows a command.
@@ -115,6 +129,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             standing: front_end.access.recognise(&door.listener, &client),
             peer: client.address,
             told_login: None,
+            speaker: Speaker::Peer,
             door,
             client,
             front_end,

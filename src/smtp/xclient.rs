@@ -1,7 +1,9 @@
 //! XCLIENT: a trusted proxy or filter tells who its client is, in the form that Postfix defined.
 //!
 //! It is offered to the addresses of `access.trusted_proxies` alone. Whoever they name is treated as
-//! if it had connected itself: a stranger stays a stranger behind a trusted proxy.
+//! if it had connected itself: a stranger stays a stranger behind a trusted proxy. That also holds where
+//! the proxy passes on what its client says: once the client has been told and has introduced itself,
+//! XCLIENT is refused, or the client could say that it is somebody else.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use tracing::{debug, info};
 
 use super::command::CommandError;
 use super::reply::{self, Reply};
-use super::session::{Next, Session, State};
+use super::session::{Next, Session, Speaker, State};
 use crate::spool::Spool;
 
 /// The keyword of EHLO with what it can tell.
@@ -92,13 +94,17 @@ impl XClient {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
-    /// Whether the peer is believed about who the client is.
+    /// Whether who speaks is believed about who the client is.
     pub(super) fn is_proxy(&self) -> bool {
-        self.front_end.access.is_proxy(self.peer)
+        self.speaker != Speaker::Client && self.front_end.access.trusts_proxy(self.peer)
     }
 
     /// Takes the proxy's word, and begins again where a client has just connected.
     pub(super) fn xclient(&mut self, told: XClient) -> Next {
+        if self.speaker == Speaker::Client {
+            info!(proxy = %self.peer, client = %self.client.address, "XCLIENT refused: a proxy has told who this client is");
+            return Next::Reply(reply::XCLIENT_TOO_LATE);
+        }
         if !self.is_proxy() {
             info!(client = %self.peer, "XCLIENT refused: the address is in none of access.trusted_proxies");
             return Next::Reply(reply::NOT_A_PROXY);
@@ -129,6 +135,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             return Next::Close(refusal);
         }
         self.state = State::Connected;
+        self.speaker = Speaker::Proxy;
         let name = told.name.and_then(Told::value);
         debug!(proxy = %self.peer, client = %self.client.address, name = name.as_deref(), login = self.client.login.as_deref(), "a proxy tells who the client is");
         Next::Reply(self.greeting())

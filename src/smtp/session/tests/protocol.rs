@@ -188,6 +188,21 @@ async fn a_trusted_proxy_says_who_its_client_is_and_nobody_else_does() {
     assert_eq!(codes(&replies), ["220", "550", "250", "250", "554", "221"]);
 }
 
+#[tokio::test]
+async fn the_client_of_a_proxy_that_passes_everything_on_cannot_say_that_it_is_somebody_else() {
+    let trust = |setup: &mut Setup| setup.access.trusted_proxies = vec!["10.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
+    let gate = gate_with(trust, When::default());
+    // Two XCLIENTs are the proxy's, because one line may not be enough. Behind EHLO the client speaks.
+    let proxy = "EHLO proxy\r\nXCLIENT ADDR=192.0.2.1\r\nXCLIENT NAME=x\r\n";
+    for hello in ["EHLO", "HELO"] {
+        let client = format!("{hello} client\r\n{BEGIN}RSET\r\nXCLIENT ADDR=127.0.0.1\r\nEHLO client\r\n{BEGIN}QUIT\r\n");
+        let replies = gate.say_from("10.0.0.1", format!("{proxy}{client}")).await;
+        let expected = ["220", "250", "220", "220", "250", "250", "554", "250", "503", "250", "250", "554", "221"];
+        assert_eq!(codes(&replies), expected);
+        assert_eq!(replies.iter().filter(|line| line.contains("XCLIENT NAME")).count(), 1, "only the proxy is offered it");
+    }
+}
+
 impl Gate {
     /// Replies and messages of a dialogue of which the server never sees more than `size` octets at once.
     async fn say_by(&self, input: &[u8], size: usize) -> (String, Vec<(Envelope, String)>) {

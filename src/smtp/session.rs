@@ -175,6 +175,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         self.take_place()
     }
 
+    /// Counts the session as one of the client that a proxy has told about.
+    ///
+    /// # Errors
+    /// That client has as many sessions as it may: the session ends.
+    pub(super) fn is_of_client(&mut self) -> Result<(), Reply> {
+        let max = self.front_end.settings.max_connections_per_client;
+        self.place.is_of_client(self.client.address, max).inspect_err(|refusal| {
+            info!(proxy = %self.peer, client = %self.client.address, reply = %refusal, "connection refused");
+        })
+    }
+
     /// Counts the session as one of the application that the client was recognised as.
     fn take_place(&mut self) -> Result<(), Reply> {
         self.place.is_of_application(self.standing.application.as_deref()).inspect_err(|refusal| {

@@ -131,7 +131,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         }
         // Whatever the proxy has shown for itself is not its client's.
         self.client.login.clone_from(&self.told_login);
-        if let Err(refusal) = self.recognise() {
+        if let Err(refusal) = self.is_of_client().and_then(|()| self.recognise()) {
             return Next::Close(refusal);
         }
         self.state = State::Connected;

@@ -189,6 +189,33 @@ async fn a_trusted_proxy_says_who_its_client_is_and_nobody_else_does() {
 }
 
 #[tokio::test]
+async fn sessions_behind_a_proxy_count_as_those_of_its_client() {
+    let change = |setup: &mut Setup| {
+        setup.access.trusted_proxies = vec!["10.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
+        setup.settings.max_connections_per_client = 1;
+    };
+    let gate = gate_with(change, When::default());
+    let sessions = Arc::new(crate::smtp::Sessions::default());
+    let mut open = Vec::new();
+    for (told, reply) in [("192.0.2.1", "220 "), ("192.0.2.2", "220 "), ("192.0.2.1", "421 4.7.0 Too many connections from your address")] {
+        let (mut ours, theirs) = duplex(64 * 1024);
+        let client = Client::at("10.0.0.1".parse().unwrap());
+        let mut place = sessions.enter(10).unwrap();
+        place.is_of_client(client.address, 1).expect("the sessions before are not the proxy's any more");
+        let (door, front_end) = (Arc::clone(&gate.door), Arc::clone(&gate.front_end));
+        tokio::spawn(converse_at(place, theirs, client, door, front_end, gate.shutdown.clone()));
+        ours.write_all(format!("XCLIENT ADDR={told}\r\n").as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        while said.iter().filter(|octet| **octet == b'\n').count() < 2 {
+            assert!(ours.read_buf(&mut said).await.unwrap() > 0);
+        }
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.lines().nth(1).unwrap().starts_with(reply), "{told}: {said}");
+        open.push(ours);
+    }
+}
+
+#[tokio::test]
 async fn the_client_of_a_proxy_that_passes_everything_on_cannot_say_that_it_is_somebody_else() {
     let trust = |setup: &mut Setup| setup.access.trusted_proxies = vec!["10.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
     let gate = gate_with(trust, When::default());

@@ -70,6 +70,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         //# which was not obtained from the TLS negotiation itself.
         self.state = State::Connected;
         self.client.login = None;
+        // What a proxy has said about the address stays: without it the client would pass as the proxy.
+        self.told_login = None;
         Ok(match self.recognise() {
             Ok(()) => Next::Proceed,
             Err(refusal) => Next::Close(refusal),

@@ -96,6 +96,19 @@ impl Tls {
     }
 }
 
+#[tokio::test]
+async fn a_login_that_a_proxy_told_in_clear_text_does_not_come_back_after_the_handshake() {
+    let server = Encrypted::with(ListenerTls::StartTls, |setup| {
+        setup.access.trusted_proxies = vec!["127.0.0.1".parse::<IpAddr>().unwrap().into()];
+        setup.applications = vec![Application::named("erp".into())];
+    });
+    let mut client = server.connect();
+    assert_eq!(codes(&client.say("XCLIENT ADDR=192.0.2.1 LOGIN=erp\r\nSTARTTLS\r\n", 3).await), ["220", "220", "220"]);
+    let mut client = server.handshake(client.0, "relay.example").await.unwrap();
+    let replies = client.say("XCLIENT NAME=x\r\nEHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nQUIT\r\n", 5).await;
+    assert_eq!(codes(&replies), ["220", "250", "250", "554", "221"], "{replies:?}");
+}
+
 const MESSAGE: &str = "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nSubject: x\r\n\r\nhi\r\n.\r\n";
 
 #[tokio::test]

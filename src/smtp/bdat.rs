@@ -6,6 +6,7 @@
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::sleep_until;
 use tracing::info;
 
 use super::command::CommandError;
@@ -62,8 +63,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             Ok(chunked) => chunked,
             Err(refusal) => {
                 self.reset();
-                self.skip(chunk.octets).await?;
-                return Ok(Next::Reply(refusal));
+                let end = self.skip(chunk.octets).await?;
+                return Ok(end.map_or(Next::Reply(refusal), Next::Close));
             }
         };
         let Chunked { incoming, newlines } = &mut *chunked;
@@ -112,14 +113,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     //# If a failure occurs after a BDAT command is
     //# received, the receiver-SMTP MUST accept and discard the associated
     //# message data before sending the appropriate 5XX or 4XX code.
-    async fn skip(&mut self, octets: u64) -> Result<(), StreamError> {
+    /// Reads a chunk that was refused. It may have any length, so what ends a session between two
+    /// commands ends it here as well: then this is the last reply.
+    async fn skip(&mut self, octets: u64) -> Result<Option<Reply>, StreamError> {
         let mut left = octets;
         while left > 0 {
-            let taken = up_to(self.stream.data().await?.len(), left);
+            let there = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return Ok(Some(reply::SHUTTING_DOWN)),
+                () = sleep_until(self.stranger_until), if self.standing.recognised.is_none() => return Ok(Some(self.dismiss_stranger())),
+                data = self.stream.data() => data?.len(),
+            };
+            let taken = up_to(there, left);
             self.stream.consume(taken);
             left -= taken as u64;
         }
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Session<T, S: Spool> {
     pub(super) errors: u32,
     place: Place,
     pub(super) shutdown: CancellationToken,
+    /// Until when it may go on, if the client may not relay.
+    pub(super) stranger_until: Instant,
     /// Logins that were refused in this session.
     pub(super) refused_logins: u32,
 }
@@ -126,6 +128,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         let limits = Limits { timeout: front_end.settings.timeout, min_rate: front_end.settings.min_rate };
         Self {
             stream: Stream::new(io, limits),
+            stranger_until: Instant::now() + front_end.settings.stranger_timeout,
             standing: front_end.access.recognise(&door.listener, &client),
             peer: client.address,
             told_login: None,
@@ -194,6 +197,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         })
     }
 
+    /// The last that a stranger hears who has not logged in.
+    pub(super) fn dismiss_stranger(&self) -> Reply {
+        info!(client = %self.client.address, "session ended: a stranger stayed too long");
+        reply::STRANGER
+    }
+
     /// Ends the session of a client that takes too long.
     fn dismiss(&mut self, reply: &Reply) {
         info!(client = %self.client.address, %reply, "session ended: the client takes too long");
@@ -205,16 +214,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     //# the client.
     /// Answers commands until something ends the session; returns the last reply.
     async fn dialogue(&mut self) -> Result<Reply, StreamError> {
-        let stranger_until = Instant::now() + self.front_end.settings.stranger_timeout;
         loop {
             let line = tokio::select! {
                 biased;
                 // A message of which chunks have come is finished, as one that comes by DATA is.
                 () = self.shutdown.cancelled(), if !matches!(self.state, State::Receiving(_)) => return Ok(reply::SHUTTING_DOWN),
-                () = sleep_until(stranger_until), if self.standing.recognised.is_none() => {
-                    info!(client = %self.client.address, "session ended: a stranger stayed too long");
-                    return Ok(reply::STRANGER);
-                }
+                () = sleep_until(self.stranger_until), if self.standing.recognised.is_none() => return Ok(self.dismiss_stranger()),
                 line = self.stream.line() => line?,
             };
             let next = match line {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::command::CommandError;
@@ -136,6 +137,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         }
         self.state = State::Connected;
         self.speaker = Speaker::Proxy;
+        self.stranger_until = Instant::now() + self.front_end.settings.stranger_timeout;
         let name = told.name.and_then(Told::value);
         debug!(proxy = %self.peer, client = %self.client.address, name = name.as_deref(), login = self.client.login.as_deref(), "a proxy tells who the client is");
         Next::Reply(self.greeting())

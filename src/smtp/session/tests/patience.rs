@@ -114,6 +114,39 @@ async fn a_stranger_has_ten_minutes_and_a_client_that_may_relay_has_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_chunk_without_end_gives_a_stranger_no_more_time_and_does_not_hold_up_the_end() {
+    let start = b"EHLO x\r\nBDAT 18446744073709551615\r\n";
+    let (last, took) = drip(&gate(), "192.0.2.1", start, &[b'x'; 60_000], MINUTE).await;
+    assert!(last.starts_with("421 4.7.0 Connected for too long"), "{last}");
+    assert_eq!(took, 10 * MINUTE);
+
+    let gate = gate();
+    let shutdown = gate.shutdown.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(2 * MINUTE).await;
+        shutdown.cancel();
+    });
+    let (last, took) = drip(&gate, "127.0.0.1", start, &[b'x'; 60_000], MINUTE).await;
+    assert_eq!((last.as_str(), took), ("421 4.3.2 Shutting down, try again later", 2 * MINUTE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_has_waited_for_its_client_does_not_cost_the_client_its_time() {
+    let gate = gate_with(|setup| setup.access.trusted_proxies = vec!["10.0.0.1".parse::<IpAddr>().unwrap().into()], When::default());
+    let mut client = gate.connect_from("10.0.0.1");
+    for _ in 0..3 {
+        tokio::time::sleep(3 * MINUTE).await;
+        client.write_all(b"NOOP\r\n").await.unwrap();
+    }
+    client.write_all(b"XCLIENT ADDR=192.0.2.1\r\n").await.unwrap();
+    tokio::time::sleep(4 * MINUTE).await;
+    client.write_all(b"EHLO x\r\nQUIT\r\n").await.unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).await.unwrap();
+    assert!(said.ends_with("221 2.0.0 Bye\r\n"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_its_replies_is_dropped() {
     let gate = gate();
     let (ours, theirs) = duplex(1024);

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
-pub use seldom::Seldom;
+pub use seldom::{Seldom, SeldomEach};
 
 /// Starts logging to standard error. `POSTRIDER_LOG` overrides the level, in the syntax of
 /// `tracing`'s `EnvFilter`; what is set up already stays.

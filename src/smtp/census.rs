@@ -5,11 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::mem::Discriminant;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tracing::info;
+
+use crate::telemetry::SeldomEach;
+use crate::tls::Failure;
 
 /// The most clients that are counted one by one.
 pub const MAX_CLIENTS: usize = 1000;
@@ -122,9 +127,33 @@ pub struct Habit {
 /// Counts and last addresses by oddity.
 type Counts = BTreeMap<Oddity, (u64, IpAddr)>;
 
+/// How often the log tells of the same trouble that a client has with encryption. A scanner has more of
+/// it in a minute than a printer in a year.
+const TROUBLE: Duration = Duration::from_secs(10 * 60);
+
+/// Trouble with encryption, as far as one kind is told apart from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Trouble {
+    /// A handshake has failed.
+    Handshake(Discriminant<Failure>),
+    /// Something came in clear text behind STARTTLS.
+    Injection,
+    /// The client began with a handshake where nobody waits for one.
+    TooEarly,
+}
+
 /// The list of who does what.
-#[derive(Debug, Default)]
-pub struct Census(Mutex<Table>);
+#[derive(Debug)]
+pub struct Census {
+    table: Mutex<Table>,
+    troubles: SeldomEach<(IpAddr, SocketAddr, Trouble)>,
+}
+
+impl Default for Census {
+    fn default() -> Self {
+        Self { table: Mutex::default(), troubles: SeldomEach::every(TROUBLE, MAX_CLIENTS) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -136,7 +165,7 @@ impl Census {
     /// Counts one command or message, and logs the first of its kind from this client.
     pub fn note(&self, who: &Who, address: IpAddr, oddity: Oddity) {
         let (first, counted_alone) = {
-            let mut table = self.0.lock();
+            let mut table = self.table.lock();
             let Table { clients, others } = &mut *table;
             let has_room = clients.len() < MAX_CLIENTS;
             let (counts, counted_alone) = match clients.get_mut(who) {
@@ -156,10 +185,15 @@ impl Census {
         }
     }
 
+    /// Whether the log tells of this trouble; then, how often it was left out before.
+    pub(super) fn tells(&self, client: IpAddr, listener: SocketAddr, trouble: Trouble) -> Option<u64> {
+        self.troubles.tell((client, listener, trouble))
+    }
+
     /// Everything that was counted, by client.
     #[must_use]
     pub fn list(&self) -> Vec<Habit> {
-        let table = self.0.lock();
+        let table = self.table.lock();
         let clients = table.clients.iter().map(|(who, counts)| (Some(who), counts));
         clients
             .chain([(None, &table.others)])

@@ -1,10 +1,12 @@
 //! STARTTLS, and TLS from the first octet: from clear text to an encrypted connection.
 
+use std::mem::discriminant;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, info, warn};
 
+use super::census::Trouble;
 use super::command::Command;
 use super::reply;
 use super::session::{Next, Session, State};
@@ -51,11 +53,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         // What stands behind STARTTLS came before the encryption, perhaps from somebody in between who
         // wants it to count as said by the client, once that is encrypted and logged in.
         let injected = self.stream.discard();
-        if injected > 0 {
+        if injected > 0
+            && let Some(others) = self.tells(Trouble::Injection)
+        {
             warn!(
                 client = %self.client.address,
                 listener = %self.door.listener.bind,
                 octets = injected,
+                others,
                 "dropped what came in clear text behind STARTTLS: an attempt to inject commands, or a client that does not wait"
             );
         }
@@ -122,6 +127,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         }
     }
 
+    /// Whether the log tells of what this client has met with. It may do so as often as it likes.
+    fn tells(&self, trouble: Trouble) -> Option<u64> {
+        self.front_end.census.tells(self.client.address, self.door.listener.bind, trouble)
+    }
+
     /// One line that says which client failed, what it offered, and what to do about it.
     fn tell(&self, failed: &Failed<T>) {
         let Failed { failure, offer, .. } = failed;
@@ -142,21 +152,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         };
         let (client, listener) = (self.client.address, self.door.listener.bind);
         let server_name = offer.server_name.as_deref();
-        match failure {
-            // Monitors and load balancers look whether the port is open.
-            Failure::Left => debug!(%client, %listener, reason, "no TLS with this client"),
+        // Monitors and load balancers look whether the port is open.
+        let is_told = if matches!(failure, Failure::Left) { None } else { self.tells(Trouble::Handshake(discriminant(failure))) };
+        match is_told {
+            None => debug!(%client, %listener, offered = %offer, server_name, reason, "no TLS with this client"),
             // Somebody has to do something, or this client never gets its mail out.
-            _ if advice.is_some() => warn!(%client, %listener, offered = %offer, server_name, reason, "no TLS with this client"),
-            _ => info!(%client, %listener, offered = %offer, server_name, reason, "no TLS with this client"),
+            Some(others) if advice.is_some() => {
+                warn!(%client, %listener, offered = %offer, server_name, others, reason, "no TLS with this client");
+            }
+            Some(others) => info!(%client, %listener, offered = %offer, server_name, others, reason, "no TLS with this client"),
         }
     }
 
     /// The other way round: the client began with a handshake, and this listener with a greeting.
     pub(super) fn tell_if_handshake_was_too_early(&self) {
-        if self.stream.began_with_handshake() {
+        if self.stream.began_with_handshake()
+            && let Some(others) = self.tells(Trouble::TooEarly)
+        {
             warn!(
                 client = %self.client.address,
                 listener = %self.door.listener.bind,
+                others,
                 reason = "the client speaks TLS from the first octet, and this listener does not: switch on STARTTLS (not SSL/TLS) in \
                           the client, or point it at a listener with tls = \"implicit\"",
                 "no TLS with this client"

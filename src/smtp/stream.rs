@@ -42,7 +42,7 @@ pub struct Stream<T> {
     io: Io<T>,
     input: BytesMut,
     output: BytesMut,
-    /// The first octet that the client sent.
+    /// The first octet that the client sent in clear text.
     first: Option<u8>,
     limits: Limits,
     pace: Pace,
@@ -238,7 +238,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     async fn fill(&mut self, size: usize) -> Result<(), StreamError> {
         self.input.reserve(size);
         let read = self.io.read_buf(&mut self.input).await?;
-        self.first = self.first.or(self.input.first().copied());
+        if matches!(self.io, Io::Plain(_)) {
+            self.first = self.first.or(self.input.first().copied());
+        }
         if read == 0 { Err(StreamError::Closed) } else { Ok(()) }
     }
 

@@ -2,8 +2,8 @@
 //! Message-ID are added if asked for.
 //!
 //! Bcc would tell every recipient who else got the message (RFC 5322 section 3.6.3). Everything else
-//! passes unchanged, octet for octet; what is added comes behind the last field. The header is held back until its end is seen, at most
-//! [`MAX_HEADER`] octets of it; the body is never held back.
+//! passes unchanged, octet for octet; what is added comes behind the last field. A line of the header is
+//! held back until it is clear what it is, at most [`MAX_NAME`] octets of it; the body is never held back.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memchr;
@@ -30,6 +30,8 @@ pub struct MissingFields {
 pub struct HeaderFilter {
     /// Header octets that are not passed on yet: they begin at a line start.
     held: BytesMut,
+    /// It is clear what the line at hand is, and its start has gone where it belongs.
+    in_line: bool,
     /// How many octets of the header have passed.
     seen: usize,
     /// Whether the field at hand is being removed, folded lines included.
@@ -68,15 +70,15 @@ impl HeaderFilter {
         }
         let mut out = BytesMut::new();
         while !self.ended {
-            match memchr(b'\n', &self.held) {
-                Some(end) => {
-                    let line = self.held.split_to(end + 1);
-                    self.line(line, &mut out);
-                }
-                // No field name is this long: this is a body without a header.
-                None if self.held.len() >= MAX_NAME && !looks_like_header(&self.held) => self.end(false, &mut out),
-                None if self.seen + self.held.len() > MAX_HEADER => return Err(HeaderTooLarge),
-                None => return Ok(out.freeze()),
+            let end = memchr(b'\n', &self.held).map(|at| at + 1);
+            let is_clear = self.in_line || end.is_some() || self.held.len() >= MAX_NAME;
+            if self.held.is_empty() || !is_clear {
+                return Ok(out.freeze());
+            }
+            let part = self.held.split_to(end.unwrap_or(self.held.len()));
+            match std::mem::replace(&mut self.in_line, end.is_none()) {
+                true => self.field(part, &mut out),
+                false => self.line(part, &mut out),
             }
             if self.seen > MAX_HEADER {
                 return Err(HeaderTooLarge);
@@ -92,7 +94,7 @@ impl HeaderFilter {
         if self.ended {
             return last.freeze();
         }
-        let is_open = !last.is_empty() && !last.ends_with(b"\n");
+        let is_open = self.in_line || (!last.is_empty() && !last.ends_with(b"\n"));
         if !last.is_empty() {
             self.line(last, &mut out);
         }
@@ -117,6 +119,7 @@ impl HeaderFilter {
         self.hops
     }
 
+    /// A line, or as much of its start as tells what it is.
     fn line(&mut self, line: BytesMut, out: &mut BytesMut) {
         let name = field_name(&line);
         if !matches!(line.first(), Some(b' ' | b'\t')) {
@@ -131,9 +134,14 @@ impl HeaderFilter {
             self.has_date |= is(name, "date");
             self.has_message_id |= is(name, "message-id");
         }
-        self.seen += line.len();
+        self.field(line, out);
+    }
+
+    /// Part of a field.
+    fn field(&mut self, part: BytesMut, out: &mut BytesMut) {
+        self.seen += part.len();
         if !self.removing {
-            out.unsplit(line);
+            out.unsplit(part);
         }
     }
 
@@ -164,10 +172,6 @@ fn field_name(line: &[u8]) -> Option<&[u8]> {
     let colon = memchr(b':', &line[..line.len().min(MAX_NAME)])?;
     let name = line[..colon].trim_ascii_end();
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(name)
-}
-
-fn looks_like_header(start: &[u8]) -> bool {
-    matches!(start.first(), Some(b' ' | b'\t')) || field_name(start).is_some()
 }
 
 #[cfg(test)]
@@ -209,6 +213,27 @@ mod tests {
         let piece = b"X-Field: some text of a field\r\n".repeat(1000);
         let refused = (0..20).any(|_| filter.pass(BytesMut::from(&piece[..])).is_err());
         assert!(refused);
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_held_back() {
+        for (start, passes) in [("Subject: ", true), (" ", true), ("Bcc: ", false), ("", true)] {
+            let (mut filter, mut held_back) = (HeaderFilter::default(), start.len());
+            let passed = filter.pass(BytesMut::from(start)).unwrap();
+            held_back -= passed.len();
+            for _ in 0..200 {
+                held_back += 1000;
+                held_back -= filter.pass(BytesMut::from(&[b'x'; 1000][..])).unwrap().len();
+                assert!(filter.held.len() < MAX_NAME, "{start:?}");
+            }
+            assert_eq!(held_back == 0, passes, "{start:?}");
+            // The line end and the next field are still found.
+            let rest = filter.pass(BytesMut::from(&b"x\r\nBcc: y\r\n\r\n"[..])).unwrap();
+            assert!(rest.ends_with(b"\r\n") && (start.is_empty() || memchr(b'y', &rest).is_none()), "{start:?}");
+        }
+        assert_eq!(completed("Bcc: ".repeat(900).as_bytes(), 7).0, "Date: D\r\nMessage-ID: <i@h>\r\n");
+        let open = format!("Subject: {}", "s".repeat(3000));
+        assert_eq!(completed(open.as_bytes(), 7).0, format!("{open}\r\nDate: D\r\nMessage-ID: <i@h>\r\n"));
     }
 
     fn completed(input: &[u8], size: usize) -> (String, Vec<Oddity>) {

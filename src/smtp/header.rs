@@ -16,6 +16,9 @@ pub const MAX_HEADER: usize = 256 * 1024;
 /// Within so many octets a line has its colon, or it is no field.
 const MAX_NAME: usize = 1000;
 
+/// The field as which the line that begins a message in a mailbox file goes on; Postfix calls it so, too.
+const MAILBOX_LINE: &[u8] = b"X-Mailbox-Line: ";
+
 /// The fields that a message gets when it has none of the name (RFC 6409 sections 8.2 and 8.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingFields {
@@ -122,7 +125,16 @@ impl HeaderFilter {
     /// A line, or as much of its start as tells what it is.
     fn line(&mut self, line: BytesMut, out: &mut BytesMut) {
         let name = field_name(&line);
-        if !matches!(line.first(), Some(b' ' | b'\t')) {
+        let is_first = self.seen == 0;
+        if is_first && name.is_none() && is_mailbox_line(&line) {
+            // In front of the header it would end it, and all of it would be taken for the body.
+            out.put_slice(MAILBOX_LINE);
+        } else if is_first && self.missing.is_some() && matches!(line.first(), Some(b' ' | b'\t')) {
+            // It continues nothing: this is a body without a header, and would be taken into the trace field.
+            self.end(false, out);
+            out.unsplit(line);
+            return;
+        } else if !matches!(line.first(), Some(b' ' | b'\t')) {
             let Some(name) = name else {
                 // The empty line, or a line that is no field: the body begins.
                 self.end(matches!(&line[..], b"\r\n" | b"\n"), out);
@@ -165,6 +177,14 @@ impl HeaderFilter {
 
 fn is(name: &[u8], other: &str) -> bool {
     name.eq_ignore_ascii_case(other.as_bytes())
+}
+
+/// Whether this is the line that begins a message in a mailbox file, as in `From a@b Thu Jan  1 00:00:00
+/// 1970` (RFC 4155). Not every line that begins with this word is.
+fn is_mailbox_line(line: &[u8]) -> bool {
+    let line = &line[..line.len().min(MAX_NAME)];
+    let is_time = |part: &[u8]| matches!(part, [a, b, b':', c, d] if [a, b, c, d].iter().all(|digit| digit.is_ascii_digit()));
+    line.strip_prefix(b">").unwrap_or(line).starts_with(b"From ") && line.windows(5).any(is_time)
 }
 
 /// The name of the field that a line begins, if it begins one (RFC 5322 section 2.2).
@@ -234,6 +254,30 @@ mod tests {
         assert_eq!(completed("Bcc: ".repeat(900).as_bytes(), 7).0, "Date: D\r\nMessage-ID: <i@h>\r\n");
         let open = format!("Subject: {}", "s".repeat(3000));
         assert_eq!(completed(open.as_bytes(), 7).0, format!("{open}\r\nDate: D\r\nMessage-ID: <i@h>\r\n"));
+    }
+
+    #[test]
+    fn the_line_that_begins_a_message_in_a_mailbox_file_does_not_end_its_header() {
+        let header = "Date: x\r\nMessage-ID: y\r\nBcc: secret@x\r\n\r\ntext\r\n";
+        for start in ["From a@b Thu Jan  1 00:00:00 1970\r\n", ">From a@b Thu Jan 01 00:00 1970\r\n"] {
+            let expected = format!("X-Mailbox-Line: {start}Date: x\r\nMessage-ID: y\r\n\r\ntext\r\n");
+            for size in [1, 5, 1000] {
+                assert_eq!(completed(format!("{start}{header}").as_bytes(), size), (expected.clone(), vec![]));
+            }
+        }
+        // Elsewhere, and without a time, it is text.
+        for text in ["From now on\r\nall is well\r\n", "Subject: s\r\nFrom a@b Thu Jan  1 00:00:00 1970\r\nBcc: z\r\n"] {
+            assert_eq!(filter(text.as_bytes(), 5).0, text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn text_that_begins_with_white_space_is_no_header() {
+        for size in [1, 5, 5000] {
+            for text in ["  Report\r\nof today\r\n".to_owned(), format!("  {}\r\nof today\r\n", "x".repeat(1200))] {
+                assert_eq!(completed(text.as_bytes(), size).0, format!("Date: D\r\nMessage-ID: <i@h>\r\n\r\n{text}"));
+            }
+        }
     }
 
     fn completed(input: &[u8], size: usize) -> (String, Vec<Oddity>) {

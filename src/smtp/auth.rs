@@ -140,7 +140,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             //# reply.
             Line::Complete(line) if &line[..] == b"*" => Err(Broken::Refused(reply::AUTH_CANCELLED)),
             Line::Complete(line) => decode(&line),
-            Line::BareNewline => Err(Broken::Refused(reply::LINE_ENDING)),
+            Line::BareNewline(_) => Err(Broken::Refused(reply::LINE_ENDING)),
             //= https://www.rfc-editor.org/rfc/rfc4954#section-4
             //# If, during an authentication exchange, the server receives a line that is longer than the
             //# server's authentication buffer, the server fails the AUTH command with the 500 reply.

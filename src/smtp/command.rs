@@ -152,7 +152,10 @@ impl Command {
     /// commands that are not offered, 555 for unknown parameters (RFC 5321 section 4.2.4).
     pub fn parse(line: &[u8], odd: OddCommands) -> Result<Parsed, CommandError> {
         let mut notes = Notes { odd, oddities: Vec::new() };
-        let command = Self::read(line, &mut notes)?;
+        let command = Self::read(line, &mut notes).map_err(|error| match announces_chunk(line) {
+            true => CommandError(reply::BAD_CHUNK),
+            false => error,
+        })?;
         Ok(Parsed { command, oddities: notes.oddities })
     }
 
@@ -202,6 +205,12 @@ impl Command {
             _ => Err(CommandError(reply::UNKNOWN_COMMAND)),
         }
     }
+}
+
+/// Whether a chunk follows the line, as far as its sender is concerned. Whatever is wrong with the line,
+/// the chunk must not be read as commands.
+pub(super) fn announces_chunk(line: &[u8]) -> bool {
+    line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT")) && !line.get(4).is_some_and(u8::is_ascii_alphanumeric)
 }
 
 fn syntax(text: &'static str) -> CommandError {

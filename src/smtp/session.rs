@@ -11,7 +11,7 @@ use tracing::{debug, info};
 
 use super::bdat::Chunked;
 use super::census::{Oddity, Who};
-use super::command::{Command, CommandError};
+use super::command::{Command, CommandError, announces_chunk};
 use super::places::Place;
 use super::reply::{self, Reply};
 use super::stream::{Limits, Line, Stream, StreamError};
@@ -231,7 +231,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                     Err(CommandError(reply)) if reply == reply::BAD_CHUNK => Next::Close(reply),
                     Err(CommandError(reply)) => Next::Reply(reply),
                 },
-                Line::BareNewline => Next::Reply(reply::LINE_ENDING),
+                Line::BareNewline(line) if announces_chunk(&line) => Next::Close(reply::BAD_CHUNK),
+                Line::BareNewline(_) => Next::Reply(reply::LINE_ENDING),
                 Line::TooLong => Next::Reply(reply::LINE_TOO_LONG),
             };
             let reply = match next {

@@ -69,8 +69,8 @@ struct Pace {
 pub enum Line {
     /// A line that ended with CRLF, without it.
     Complete(BytesMut),
-    /// A line that ended with a bare LF.
-    BareNewline,
+    /// A line that ended with a bare LF, with it.
+    BareNewline(BytesMut),
     /// A line longer than it may be; it has been skipped.
     TooLong,
 }
@@ -150,7 +150,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
                     return Ok(Line::TooLong);
                 }
                 if !line.ends_with(b"\r\n") {
-                    return Ok(Line::BareNewline);
+                    return Ok(Line::BareNewline(line));
                 }
                 line.truncate(line.len() - 2);
                 return Ok(Line::Complete(line));

@@ -88,7 +88,20 @@ async fn bdat_and_data_do_not_mix_and_rset_begins_anew() {
 
 #[tokio::test]
 async fn a_chunk_of_unknown_length_closes_the_session_so_that_its_content_is_not_read_as_commands() {
-    for line in ["BDAT", "BDAT x", "BDAT -1", "BDAT 1 2", "BDAT +5 LAST", "BDAT 5 FIRST", "BDAT 99999999999999999999"] {
+    for line in [
+        "BDAT",
+        "BDAT\t20",
+        "bdat 20\tLAST",
+        "BDAT 20 \u{85}",
+        "BDAT 20\n",
+        "BDAT 20\r",
+        "BDAT x",
+        "BDAT -1",
+        "BDAT 1 2",
+        "BDAT +5 LAST",
+        "BDAT 5 FIRST",
+        "BDAT 99999999999999999999",
+    ] {
         let gate = gate();
         let replies = gate.say(format!("EHLO x\r\n{BEGIN}{line}\r\nMAIL FROM:<x@y>\r\n")).await;
         assert_eq!(codes(&replies), ["220", "250", "250", "250", "501"], "{line}");

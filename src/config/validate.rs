@@ -53,8 +53,10 @@ pub(super) fn validate(file: &File, document: &Document<'_>, secrets: Secrets, f
     let providers = checker.providers(&file.providers, secrets);
     checker.proxies(file.listeners.as_deref(), &file.access);
     let server = checker.server(&file.server);
+    let listeners = checker.listeners(file.listeners.as_deref(), &server.hostname, secrets);
+    checker.logins(&file.applications, &listeners);
     Config {
-        listeners: checker.listeners(file.listeners.as_deref(), &server.hostname, secrets),
+        listeners,
         server,
         access: checker.access(&file.access, secrets),
         applications: checker.applications(&file.applications, &file.access),

@@ -14,7 +14,7 @@ use crate::config::file;
 use crate::config::password::{PasswordHash, PasswordHashError};
 use crate::config::password_file::check_name;
 use crate::config::problem::Problem;
-use crate::config::settings::{Application, SenderPattern};
+use crate::config::settings::{Application, Listener, ListenerTls, SenderPattern};
 
 /// More hashes than a rotation needs; each makes a failed login slower.
 const MAX_PASSWORDS: usize = 8;
@@ -40,6 +40,18 @@ impl Checker<'_, '_> {
             all.push(Arc::new(checked));
         }
         all
+    }
+
+    /// Doubts passwords that nobody is ever asked for.
+    pub(super) fn logins(&mut self, written: &[(String, file::Application)], listeners: &[Listener]) {
+        let offered = listeners.iter().any(|listener| listener.tls != ListenerTls::Off || listener.auth_without_tls);
+        let first = written.iter().find(|(_, application)| application.password.is_some());
+        if let Some((name, _)) = first.filter(|_| !offered) {
+            let span = self.value(&setting!["app", name.as_str(), "password"]);
+            self.push(Problem::warning("nobody can log in: no listener offers AUTH").at(span, "never asked for").help(
+                "give a listener a certificate and tls = \"starttls\"; or auth_without_tls = true, if only your own network reaches it",
+            ));
+        }
     }
 
     /// Two applications on the same network could not be told apart.

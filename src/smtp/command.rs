@@ -5,13 +5,13 @@ mod path;
 use std::fmt;
 use std::sync::Arc;
 
-use postrider_providers::contract::{Address, BodyType, Notify, OriginalRecipient, Returned, ReversePath};
+use postrider_providers::contract::{Address, BodyType, Notify, OriginalRecipient, Returned, ReversePath, xtext};
 
 use self::path::mailbox;
 use super::bdat::Chunk;
 use super::census::Oddity;
 use super::reply::{self, Reply};
-use super::xclient::{XClient, decode_xtext};
+use super::xclient::XClient;
 use crate::config::OddCommands;
 
 mod dsn;
@@ -312,8 +312,8 @@ fn unknown_parameter(keyword: &str) -> CommandError {
 /// AUTH= of MAIL: who had submitted the message, as another server says. It must have the right form
 /// and is then not believed.
 fn submitter(value: &str) -> Result<(), CommandError> {
-    match decode_xtext(value) {
-        Some(decoded) if decoded == "<>" || Address::parse(&decoded).is_ok() => Ok(()),
+    match xtext::decode_octets(value) {
+        Ok(decoded) if decoded == "<>" || Address::parse(&decoded).is_ok() => Ok(()),
         _ => Err(syntax("Expected AUTH=<> or AUTH= and an address in xtext")),
     }
 }

@@ -200,8 +200,6 @@ pub const SENDER_NEEDS_SMTPUTF8: Reply = Reply::new(550, (5, 6, 7), "An address 
 /// RFC 6531 section 3.5: an address outside ASCII without the SMTPUTF8 parameter.
 pub const NEED_SMTPUTF8: Reply = Reply::new(553, (5, 6, 7), "An address outside ASCII needs the SMTPUTF8 parameter of MAIL");
 
-/// RFC 3207 section 4: the listener takes no mail in clear text.
-pub const TLS_REQUIRED: Reply = Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first");
 /// RFC 4954 section 6.
 pub const AUTHENTICATION_REQUIRED: Reply = Reply::new(530, (5, 7, 0), "Authentication required");
 /// RFC 4954 section 6.
@@ -237,7 +235,7 @@ pub const AUTH_LINE_TOO_LONG: Reply = Reply::new(500, (5, 5, 6), "Authentication
 #[must_use]
 pub fn refusal(refusal: &Refusal, submission: &Submission<'_>) -> Reply {
     match refusal {
-        Refusal::TlsRequired => TLS_REQUIRED,
+        Refusal::TlsRequired => MUST_STARTTLS,
         Refusal::AuthenticationRequired => AUTHENTICATION_REQUIRED,
         Refusal::ApplicationDisabled(name) => Reply::with_text(550, (5, 7, 1), format!("Application {name} is disabled")),
         Refusal::SenderNotAllowed { application, allowed } => {

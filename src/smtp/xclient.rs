@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use postrider_providers::contract::xtext;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -63,7 +64,7 @@ impl XClient {
             let Some((name, value)) = attribute.split_once('=') else {
                 return Err(wrong(format!("{attribute:?} is no attribute; expected NAME=value")));
             };
-            let Some(value) = decode_xtext(value) else {
+            let Ok(value) = xtext::decode_octets(value) else {
                 return Err(wrong(format!("the value of {name} is no xtext")));
             };
             let is_unavailable = ["[UNAVAILABLE]", "[TEMPUNAVAIL]"].iter().any(|word| value.eq_ignore_ascii_case(word));
@@ -154,26 +155,6 @@ fn address(text: &str) -> Option<IpAddr> {
         Some((prefix, rest)) if prefix.eq_ignore_ascii_case("IPV6:") => rest.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
         _ => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
     }
-}
-
-/// The value of an xtext (RFC 3461 section 4): `+XX` is the octet, everything else itself.
-pub(super) fn decode_xtext(text: &str) -> Option<String> {
-    let mut octets = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        match first {
-            b'+' => {
-                let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-                octets.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-                rest = &after[2..];
-            }
-            b'!'..=b'~' if *first != b'=' => octets.push(*first),
-            _ => return None,
-        }
-    }
-    let text = String::from_utf8(octets).ok()?;
-    (!text.contains(char::is_control)).then_some(text)
 }
 
 #[cfg(test)]

@@ -135,7 +135,15 @@ async fn ask<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Arc<Lease<S>>, group:
     let message = lease.message();
     let limits = sender_limits(dispatcher, message, &group.route);
     let piece = limits.iter().filter_map(|(limits, key)| limits.piece(key)).min_by_key(|piece| piece.recipients);
-    let (now, later) = group.recipients.split_at(piece.map_or(usize::MAX, |piece| piece.recipients).min(group.recipients.len()));
+    let most = piece.map_or(usize::MAX, |piece| piece.recipients);
+    let mut in_turn = group.recipients.clone();
+    if in_turn.len() > most {
+        // Each attempt begins with others: those who are put off again and again must not keep the rest
+        // from ever being asked for.
+        let attempts = usize::try_from(lease.stored().attempts).unwrap_or_default();
+        in_turn.rotate_left(attempts.wrapping_mul(most) % group.recipients.len());
+    }
+    let (now, later) = in_turn.split_at(most.min(in_turn.len()));
     let mut result = ask_now(dispatcher, lease, group, now, &limits, grants).await;
     if let Some(piece) = piece {
         let until = dispatcher.queue.clock().now() + piece.again_after;

@@ -302,6 +302,29 @@ async fn no_window_holds_more_recipients_of_an_application_than_its_rate_and_wha
 }
 
 #[tokio::test(start_paused = true)]
+async fn recipients_that_are_put_off_again_and_again_do_not_keep_the_others_of_a_large_message_waiting() {
+    // The first hundred are on a host that is down.
+    let busy = || {
+        let answer: Answer = Box::new(|attempt| {
+            let outcome = |to: &Recipient| {
+                if to.address.domain() == "down.example" { Outcome::Deferred(words()) } else { relayed() }
+            };
+            Ok(Report { outcomes: attempt.recipients().map(|(index, to)| (index, outcome(to))).collect() })
+        });
+        answer
+    };
+    let a = Scripted::new((0..100).map(|_| busy()).collect());
+    let bench = Bench::start(&[&a], Setup { sender_limits: of_applications(&[("erp", "100 recipients/min")]), ..Setup::default() }).await;
+    let domain = |number| if number < 100 { "down" } else { "up" };
+    let addresses: Vec<String> = (0..250).map(|number| format!("r{number}@{}.example", domain(number))).collect();
+    bench.submit_of("erp", &addresses.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    bench.pass(300).await;
+    let asked = a.asked.lock().clone();
+    let reached = asked.iter().flat_map(|(_, _, recipients)| recipients).filter(|to| to.ends_with("@up.example")).count();
+    assert_eq!(reached, 150, "each of them once: {asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quota_is_remembered_over_a_restart() {
     let a = Scripted::new(vec![]);
     let limits = LimitSettings { quota: Some("2 recipients/hour".parse().unwrap()), ..LimitSettings::default() };

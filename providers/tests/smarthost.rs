@@ -50,6 +50,8 @@ fn altered(attempt: &Attempt, change: impl FnOnce(&mut postrider_providers::cont
     Attempt { message: Arc::new(message), ..attempt.clone() }
 }
 
+const EIGHT_BIT: &[u8] = b"Subject: x\r\n\r\nc\xc3\xa9\r\n";
+
 fn small() -> Attempt {
     attempt(&content(300), PATIENCE)
 }
@@ -251,7 +253,7 @@ async fn an_early_answer_ends_the_content_without_a_final_dot() {
 #[tokio::test]
 async fn what_a_host_cannot_carry_is_not_offered_to_it() {
     let old = || Script::offering(&["SIZE 1000"]);
-    let eight_bit = altered(&small(), |message| message.envelope.body_type = BodyType::EightBitMime);
+    let eight_bit = altered(&attempt(EIGHT_BIT, PATIENCE), |message| message.envelope.body_type = BodyType::EightBitMime);
     let declared = altered(&small(), |message| message.envelope.smtputf8 = true);
     let foreign = altered(&small(), |message| message.envelope.reverse_path = ReversePath::Mailbox(address("bücher@app.example")));
     for (attempt, parameter) in [(&eight_bit, " BODY=8BITMIME"), (&declared, " SMTPUTF8"), (&foreign, " SMTPUTF8")] {
@@ -267,6 +269,25 @@ async fn what_a_host_cannot_carry_is_not_offered_to_it() {
     // No fixed limit (RFC 1870 section 4).
     let (delivery, _) = deliver(Script::offering(&["SIZE 0"]), &small()).await;
     assert_eq!(verdict(&delivery), "relayed relayed relayed");
+}
+
+#[tokio::test]
+async fn ascii_that_is_declared_as_8_bit_goes_to_a_host_that_knows_no_such_declaration() {
+    let declared = altered(&small(), |message| message.envelope.body_type = BodyType::EightBitMime);
+    let (delivery, log) = deliver(Script::offering(&[]), &declared).await;
+    assert_eq!(verdict(&delivery), "relayed relayed relayed", "{delivery:?}");
+    assert!(!log.messages[0].mail.contains("BODY"), "{}", log.messages[0].mail);
+}
+
+#[tokio::test]
+async fn a_notification_is_not_lost_because_a_host_knows_no_8_bit_mime() {
+    let notification = altered(&attempt(EIGHT_BIT, PATIENCE), |message| {
+        message.envelope.reverse_path = ReversePath::Null;
+        message.envelope.body_type = BodyType::EightBitMime;
+    });
+    let (delivery, log) = deliver(Script::offering(&[]), &notification).await;
+    assert_eq!(verdict(&delivery), "relayed relayed relayed", "{delivery:?}");
+    assert_eq!(log.messages[0].mail, "MAIL FROM:<>");
 }
 
 #[tokio::test]

@@ -14,7 +14,9 @@ use super::dot::DotStuffer;
 use super::dsn;
 use super::reply::Reply;
 use super::verdict::{Stage, Verdict, classify};
-use crate::contract::{Attempt, BodyReader, BodyType, Delivery, Diagnostic, Failure, Outcome, Receipt, RecipientIndex, Report};
+use crate::contract::{
+    Attempt, BodyReader, BodyType, Delivery, Diagnostic, Failure, Outcome, Receipt, RecipientIndex, Report, ReversePath,
+};
 
 /// The dialogue ended before the host had taken in anything.
 pub(super) struct Stale {
@@ -248,12 +250,13 @@ impl Dialogue<'_> {
 
 /// Whether the content is to be declared as 8-bit (RFC 6152). Many clients send such content and do
 /// not say so. Where it can be declared it is, because a strict host refuses it otherwise; where it
-/// cannot, it goes out as it came in.
+/// cannot, it goes out as it came in. Many others declare whatever they send: what is ASCII needs no
+/// declaration, and goes to a host that knows none.
 async fn is_eight_bit(extensions: &Extensions, attempt: &Attempt) -> io::Result<bool> {
-    match attempt.message.envelope.body_type {
-        BodyType::EightBitMime => Ok(true),
-        BodyType::SevenBit if !extensions.eight_bit_mime => Ok(false),
-        BodyType::SevenBit => Ok(!attempt.message.body.is_ascii().await?),
+    match (attempt.message.envelope.body_type, extensions.eight_bit_mime) {
+        (BodyType::EightBitMime, true) => Ok(true),
+        (BodyType::SevenBit, false) => Ok(false),
+        _ => Ok(!attempt.message.body.is_ascii().await?),
     }
 }
 
@@ -269,11 +272,12 @@ fn mail_command(extensions: &Extensions, attempt: &Attempt, eight_bit: bool) -> 
         // Writing to a String cannot fail.
         let _ = write!(line, " SIZE={size}");
     }
-    if eight_bit {
-        if !extensions.eight_bit_mime {
-            return Err("the message is declared as 8BITMIME, which this host does not offer".to_owned());
-        }
+    if eight_bit && extensions.eight_bit_mime {
         line.push_str(" BODY=8BITMIME");
+    } else if eight_bit && envelope.reverse_path != ReversePath::Null {
+        // A notification goes out as it is: refused, it would be lost, and nobody would hear what became
+        // of the message.
+        return Err("the message is 8-bit and declared as such (8BITMIME), which this host does not offer".to_owned());
     }
     dsn::add_to_mail(&mut line, extensions, envelope);
     let mut addresses = envelope.reverse_path.address().into_iter().chain(attempt.recipients().map(|(_, recipient)| &recipient.address));

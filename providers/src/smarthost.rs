@@ -8,6 +8,7 @@ mod auth;
 mod client;
 mod dot;
 mod dsn;
+mod offer;
 mod pool;
 mod reply;
 mod tls;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 use self::auth::Credentials;
 use self::client::Target;
+use self::offer::Offers;
 use self::pool::Pool;
 pub use self::tls::Tls;
 use self::transaction::{Stale, transact};
@@ -88,6 +90,7 @@ struct SmartHost {
     /// The host as notifications name it.
     name: Arc<str>,
     pool: Arc<Pool>,
+    offers: Offers,
 }
 
 fn default_idle_timeout() -> Span {
@@ -175,7 +178,7 @@ impl Settings for Config {
         Ok(Connected {
             name,
             default_concurrency: DEFAULT_CONCURRENCY,
-            provider: Arc::new(SmartHost { target, name: remote.into(), pool }),
+            provider: Arc::new(SmartHost { target, name: remote.into(), pool, offers: Offers::default() }),
         })
     }
 
@@ -192,6 +195,7 @@ impl Settings for Config {
 impl SmartHost {
     /// One transaction, after which the connection waits for the next one if it can.
     async fn hand_over(&self, mut connection: client::Connection, attempt: &Attempt) -> Result<Delivery, Stale> {
+        self.offers.learn(&connection.extensions);
         let delivery = transact(&mut connection, attempt, &self.target.timeouts).await;
         self.pool.put(connection);
         delivery
@@ -200,9 +204,7 @@ impl SmartHost {
 
 impl Provider for SmartHost {
     fn capabilities(&self) -> Capabilities {
-        // Size, 8BITMIME and SMTPUTF8 are in the host's answer to EHLO, and checked there.
-        // RFC 5321 section 4.5.3.1.8: every host takes 100 recipients; more than that may not.
-        Capabilities { max_message_size: None, max_recipients: Some(100), smtputf8: true, null_sender: true }
+        self.offers.capabilities()
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
@@ -214,6 +216,7 @@ impl Provider for SmartHost {
     async fn probe(&self) -> Result<(), Failure> {
         let timeouts = &self.target.timeouts;
         let connection = self.target.open(Instant::now() + timeouts.connect.0 + timeouts.command.0 * 8).await?;
+        self.offers.learn(&connection.extensions);
         connection.quit().await;
         Ok(())
     }

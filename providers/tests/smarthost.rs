@@ -272,6 +272,16 @@ async fn what_a_host_cannot_carry_is_not_offered_to_it() {
 }
 
 #[tokio::test]
+async fn what_a_host_has_offered_is_what_the_provider_can_carry() {
+    let host = FakeSmartHost::start(Script::offering(&["SIZE 1000"])).await.unwrap();
+    let provider = provider(&host, json!({}));
+    let known = || (provider.capabilities().max_message_size, provider.capabilities().smtputf8);
+    assert_eq!(known(), (None, true), "before it was asked");
+    assert_eq!(verdict(&provider.deliver(small()).await), "relayed relayed relayed");
+    assert_eq!(known(), (Some(1000), false));
+}
+
+#[tokio::test]
 async fn ascii_that_is_declared_as_8_bit_goes_to_a_host_that_knows_no_such_declaration() {
     let declared = altered(&small(), |message| message.envelope.body_type = BodyType::EightBitMime);
     let (delivery, log) = deliver(Script::offering(&[]), &declared).await;

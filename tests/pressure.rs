@@ -18,7 +18,7 @@ use support::client::{Client, message};
 use support::eventually;
 use support::process::Postrider;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 /// Clients that send at the same time.
@@ -126,6 +126,30 @@ async fn slow_clients_take_every_place_for_a_while_and_not_for_ever() {
     eventually("the slow ones are dropped", async || greeting(address).await.starts_with("220 ")).await;
     support::client::send(address, "app@corp.example", &["c@example.net"], &message("after")).await;
     slow.shutdown().await;
+    assert!(postrider.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_over_its_limit_takes_no_places_from_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let access = "max_connections = 20\nmax_connections_per_client = 5\n";
+    let postrider = Postrider::start(directory.path(), &config(directory.path(), access));
+    let address = postrider.address();
+    let mut greedy = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut reply = [0; 3];
+        stream.read_exact(&mut reply).await.unwrap();
+        greedy.push((stream, reply));
+    }
+    assert_eq!(greedy.iter().filter(|(_, reply)| reply == b"220").count(), 5);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(address).await.unwrap();
+    let mut reply = [0; 3];
+    other.read_exact(&mut reply).await.unwrap();
+    assert_eq!(&reply, b"220", "while those who were refused have not closed");
+    drop(greedy);
     assert!(postrider.terminate().success());
 }
 

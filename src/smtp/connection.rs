@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -51,8 +51,8 @@ impl Default for Refusals {
 
 impl Refusals {
     /// Tells why, at once; `None`, or what is left to do for an orderly end.
-    pub(super) fn refuse(&self, mut stream: TcpStream, peer: IpAddr, refusal: &Reply) -> Option<impl Future<Output = ()> + use<>> {
-        self.log(peer, refusal);
+    pub(super) fn refuse(&self, mut stream: TcpStream, client: IpAddr, refusal: &Reply) -> Option<impl Future<Output = ()> + use<>> {
+        self.log(client, refusal);
         // Nothing was sent on this connection yet, so there is room for one line.
         let _ = stream.try_write(&line(refusal));
         let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
@@ -102,9 +102,12 @@ pub(super) async fn run<S: Spool>(
         Client::at(peer)
     };
     if let Err(refusal) = place.is_of_client(client.address, front_end.settings.max_connections_per_client) {
-        refusals.log(client.address, &refusal);
-        let _ = timeout(Duration::from_secs(1), stream.write_all(&line(&refusal))).await;
-        hang_up(&mut stream).await;
+        // It is told and heard out without a place: by connecting again and again, one client would
+        // take those of all others.
+        drop(place);
+        if let Some(rest) = refusals.refuse(stream, client.address, &refusal) {
+            rest.await;
+        }
         return;
     }
     converse_at(place, stream, client, door, front_end, shutdown).await;
@@ -145,7 +148,7 @@ fn line(reply: &Reply) -> bytes::BytesMut {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{DuplexStream, duplex};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::time::Instant;
 
     use super::*;

@@ -71,6 +71,14 @@ impl Checker<'_, '_> {
             usize::try_from(access.auth_failures).unwrap_or(usize::MAX),
             "nobody could log in",
         );
+        if access.auth_block.0.is_zero() {
+            let span = self.value(&setting![section, "auth_block"]);
+            self.push(
+                Problem::error(format!("`auth_block` cannot be {}", access.auth_block))
+                    .at(span, "whoever guesses passwords could go on at once")
+                    .help("write auth_block = \"15m\", or remove the line; a larger auth_failures is kinder to those who mistype"),
+            );
+        }
         if let Some(path) = access.password_file.as_ref().filter(|_| secrets == Secrets::Read) {
             self.password_file(path);
         }

@@ -54,7 +54,7 @@ pub(super) fn validate(file: &File, document: &Document<'_>, secrets: Secrets, f
     checker.proxies(file.listeners.as_deref(), &file.access);
     let server = checker.server(&file.server);
     let listeners = checker.listeners(file.listeners.as_deref(), &server.hostname, secrets);
-    checker.logins(&file.applications, &listeners);
+    checker.logins(&file.applications, &file.access, &listeners);
     Config {
         listeners,
         server,

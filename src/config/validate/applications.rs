@@ -43,11 +43,14 @@ impl Checker<'_, '_> {
     }
 
     /// Doubts passwords that nobody is ever asked for.
-    pub(super) fn logins(&mut self, written: &[(String, file::Application)], listeners: &[Listener]) {
-        let offered = listeners.iter().any(|listener| listener.tls != ListenerTls::Off || listener.auth_without_tls);
-        let first = written.iter().find(|(_, application)| application.password.is_some());
-        if let Some((name, _)) = first.filter(|_| !offered) {
-            let span = self.value(&setting!["app", name.as_str(), "password"]);
+    pub(super) fn logins(&mut self, written: &[(String, file::Application)], access: &file::Access, listeners: &[Listener]) {
+        if listeners.iter().any(|listener| listener.tls != ListenerTls::Off || listener.auth_without_tls) {
+            return;
+        }
+        let of_applications = written.iter().filter(|(_, application)| application.password.is_some());
+        let mut places = of_applications.map(|(name, _)| self.value(&setting!["app", name.as_str(), "password"]));
+        let in_file = || access.password_file.as_ref().map(|_| self.value(&setting!["access", "password_file"]));
+        if let Some(span) = places.next().or_else(in_file) {
             self.push(Problem::warning("nobody can log in: no listener offers AUTH").at(span, "never asked for").help(
                 "give a listener a certificate and tls = \"starttls\"; or auth_without_tls = true, if only your own network reaches it",
             ));

@@ -428,3 +428,20 @@ fn an_application_is_named_with_what_it_was_known_by_its_rule_and_its_rate() {
     );
     assert_eq!(found["recipients"][0]["limits"], json!([{ "setting": "app.erp.rate", "of": "erp", "rate": "600/min" }]));
 }
+
+#[test]
+fn a_name_of_the_password_file_is_an_application_and_any_other_is_a_mistake() {
+    let (directory, path) = config("");
+    let names = directory.path().join("names");
+    std::fs::write(&names, "scanner:$2y$05$C6UzMDM.H6dfI/f/IKcEeO7.kqzsbXnMRuZsh3hCyaGWPVTd7MqRm\n").unwrap();
+    let text = format!(
+        "[[listener]]\nbind = \"127.0.0.1:2525\"\nauth_without_tls = true\n[access]\npassword_file = {names:?}\n\
+         [provider.smarthost.office]\nhost = \"smtp.example.net\"\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let message = ["--from", "a@x.example", "--to", "b@y.example", "--app"];
+    let (code, out, err) = explain(&path, &[&message[..], &["scanner"]].concat());
+    assert!(code == 0 && out.contains("application scanner, by its credential"), "{out}{err}");
+    let (code, _, err) = explain(&path, &[&message[..], &["scaner"]].concat());
+    assert!(code == 64 && err.contains("--app scaner: this config has none, and its password file has no such name"), "{code} {err}");
+}

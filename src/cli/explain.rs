@@ -12,7 +12,7 @@ use postrider_providers::settings::Size;
 use super::send::reverse_path;
 use super::{ConfigArgument, Exit, fail, print};
 use crate::access::{Access, Client, Standing, Submission};
-use crate::config::{Config, Listener, ListenerTls, Route};
+use crate::config::{Config, Listener, ListenerTls, PasswordFile, Route};
 use crate::route::{Condition, Known, Needs, Router, obstacle};
 use crate::smtp::carriage::{admit, begin};
 use crate::smtp::reply::{self, Reply};
@@ -97,11 +97,11 @@ fn parties<'c>(options: &Options, config: &'c Config) -> Result<(&'c Listener, C
     }
     if let Some(name) = &options.app {
         let is_known = config.applications.iter().any(|application| *application.name == **name);
-        // Names of the password file are applications, too, whose names are in that file alone.
-        if !is_known && config.access.password_file.is_none() {
+        if !is_known && !is_in_password_file(name, config)? {
             let names: Vec<&str> = config.applications.iter().map(|application| &*application.name).collect();
             let known = if names.is_empty() { "has none".to_owned() } else { format!("has {}", names.join(", ")) };
-            return Err(format!("--app {name}: this config {known}"));
+            let nor = if config.access.password_file.is_some() { ", and its password file has no such name" } else { "" };
+            return Err(format!("--app {name}: this config {known}{nor}"));
         }
         if listener.tls == ListenerTls::Off && !listener.auth_without_tls {
             return Err(format!(
@@ -115,6 +115,15 @@ fn parties<'c>(options: &Options, config: &'c Config) -> Result<(&'c Listener, C
     let encrypted = options.tls || listener.tls == ListenerTls::Implicit || login_took_tls;
     let login = options.app.as_deref().map(Into::into);
     Ok((listener, Client { encrypted, login, ..Client::at(options.client) }))
+}
+
+/// Names of the password file are applications, too, whose names are in that file alone.
+fn is_in_password_file(name: &str, config: &Config) -> Result<bool, String> {
+    let Some(path) = &config.access.password_file else { return Ok(false) };
+    let unusable = |error: String| format!("--app {name}: the password file {}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+    let file = PasswordFile::parse(&text).map_err(|errors| unusable(errors.first().map(ToString::to_string).unwrap_or_default()))?;
+    Ok(file.hashes.contains_key(name))
 }
 
 /// Goes through what a session goes through.

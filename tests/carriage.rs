@@ -196,6 +196,15 @@ async fn what_no_provider_of_the_route_can_carry_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_stranger_hears_of_no_route() {
+    let strangers = CONFIG.replace("[access]\n", "[access]\ntrusted_networks = [\"192.0.2.0/24\"]\n");
+    let bench = Bench::of(&strangers).await;
+    let mut client = bench.client().await;
+    assert_eq!(client.command("MAIL FROM:<a@x.example> SIZE=600000").await.unwrap(), "250 2.1.0 Ok");
+    assert_eq!(client.command("RCPT TO:<b@y.example>").await.unwrap(), "554 5.7.1 <b@y.example>: relay access denied for [127.0.0.1]");
+}
+
+#[tokio::test]
 async fn a_message_that_turns_out_too_large_for_one_recipient_is_refused_and_does_not_bounce() {
     let bench = Bench::start().await;
     let content = |octets: usize| {

@@ -189,6 +189,9 @@ impl Door<'_> {
     }
 
     fn begin(&self, envelope: &Envelope, size: Option<u64>) -> Result<(), (Reply, String)> {
+        if self.standing.recognised.is_none() {
+            return Ok(());
+        }
         let known = Known { origin: self.origin, may_log_in: false, from: Some(&envelope.reverse_path), to: None };
         let needs = Needs { size: size.unwrap_or(0), smtputf8: envelope.smtputf8, null_sender: false };
         begin(self.router, &known, &needs)

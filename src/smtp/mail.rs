@@ -27,7 +27,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         if mail.size.is_some_and(|size| size > self.standing.max_message_size) {
             return reply::TOO_LARGE;
         }
-        if let Err(refusal) = self.can_begin(&mail) {
+        // A stranger hears at RCPT that it may not relay, and of routes nothing at all.
+        if self.standing.recognised.is_some()
+            && let Err(refusal) = self.can_begin(&mail)
+        {
             return refusal;
         }
         let envelope = Envelope {

@@ -51,6 +51,9 @@ pub(super) struct Listener {
     /// Whether a load balancer says who the client is.
     #[serde(default)]
     pub(super) proxy_protocol: bool,
+    /// Whether a trusted proxy may say who its client is, by XCLIENT.
+    #[serde(default)]
+    pub(super) xclient: bool,
     /// Whether AUTH is offered on a connection in clear text.
     #[serde(default)]
     pub(super) auth_without_tls: bool,

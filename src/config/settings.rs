@@ -36,6 +36,8 @@ pub struct Listener {
     /// Whether each connection begins with a PROXY header, which tells the client's address. Taken
     /// from `trusted_proxies` alone; everybody else is refused.
     pub proxy_protocol: bool,
+    /// Whether `trusted_proxies` may say by XCLIENT who their client is.
+    pub xclient: bool,
     /// Whether AUTH is offered in clear text.
     pub auth_without_tls: bool,
     /// What is tolerated here; what it leaves open follows from who the client is.
@@ -51,6 +53,7 @@ impl Listener {
             tls: ListenerTls::Off,
             certificates: Vec::new(),
             proxy_protocol: false,
+            xclient: false,
             auth_without_tls: false,
             tolerance: ToleranceSettings::default(),
         }

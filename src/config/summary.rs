@@ -92,6 +92,7 @@ pub fn summary_json(config: &Config) -> Value {
             "tls": tls_name(listener.tls),
             "certificates": listener.certificates.iter().map(|files| &files.certificate).collect::<Vec<_>>(),
             "proxy_protocol": listener.proxy_protocol,
+            "xclient": listener.xclient,
         })).collect::<Vec<_>>(),
         "access": {
             "trusted_networks": access.trusted_networks.iter().map(ToString::to_string).collect::<Vec<_>>(),

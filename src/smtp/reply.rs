@@ -159,8 +159,8 @@ pub const NO_BINARY: Reply = Reply::new(
 /// RFC 8689 section 4.2.
 pub const NO_REQUIRETLS: Reply =
     Reply::new(555, (5, 7, 30), "REQUIRETLS is not offered: this relay cannot promise TLS on the whole way to the recipient");
-/// XCLIENT from an address that is not in `access.trusted_proxies`.
-pub const NOT_A_PROXY: Reply = Reply::new(550, (5, 7, 1), "XCLIENT is for trusted proxies; your address is not in access.trusted_proxies");
+/// XCLIENT at a listener without it, or from an address that is not in `access.trusted_proxies`.
+pub const NOT_A_PROXY: Reply = Reply::new(550, (5, 7, 1), "XCLIENT is for trusted proxies, at listeners that have it");
 /// XCLIENT begins a session anew, which cannot be done within a transaction.
 pub const XCLIENT_IN_TRANSACTION: Reply = Reply::new(503, (5, 5, 1), "A transaction is open; RSET ends it");
 /// XCLIENT after the EHLO of the client that an XCLIENT before has told about.

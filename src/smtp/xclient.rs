@@ -1,6 +1,7 @@
 //! XCLIENT: a trusted proxy or filter tells who its client is, in the form that Postfix defined.
 //!
-//! It is offered to the addresses of `access.trusted_proxies` alone. Whoever they name is treated as
+//! It is offered to the addresses of `access.trusted_proxies` alone, and at listeners that say so: a
+//! load balancer that only passes connections on would pass XCLIENT on, too. Whoever they name is treated as
 //! if it had connected itself: a stranger stays a stranger behind a trusted proxy. That also holds where
 //! the proxy passes on what its client says: once the client has been told and has introduced itself,
 //! XCLIENT is refused, or the client could say that it is somebody else.
@@ -98,7 +99,7 @@ impl XClient {
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     /// Whether who speaks is believed about who the client is.
     pub(super) fn is_proxy(&self) -> bool {
-        self.speaker != Speaker::Client && self.front_end.access.trusts_proxy(self.peer)
+        self.door.listener.xclient && self.speaker != Speaker::Client && self.front_end.access.trusts_proxy(self.peer)
     }
 
     /// Takes the proxy's word, and begins again where a client has just connected.
@@ -108,7 +109,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             return Next::Reply(reply::XCLIENT_TOO_LATE);
         }
         if !self.is_proxy() {
-            info!(client = %self.peer, "XCLIENT refused: the address is in none of access.trusted_proxies");
+            info!(client = %self.peer, "XCLIENT refused: the listener has no xclient = true, or the address is in none of access.trusted_proxies");
             return Next::Reply(reply::NOT_A_PROXY);
         }
         if matches!(self.state, State::Transaction(_) | State::Receiving(_)) {

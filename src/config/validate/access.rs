@@ -121,6 +121,14 @@ impl Checker<'_, '_> {
     /// Refuses listeners that would believe nobody.
     pub(super) fn proxies(&mut self, listeners: Option<&[Option<file::Listener>]>, access: &file::Access) {
         for (index, listener) in listeners.unwrap_or_default().iter().enumerate() {
+            if access.trusted_proxies.is_empty() && listener.as_ref().is_some_and(|listener| listener.xclient) {
+                let span = self.value(&setting!["listener", index, "xclient"]);
+                self.push(
+                    Problem::error("no proxy is trusted to say who the client is")
+                        .at(span, "nobody could use it")
+                        .help("add trusted_proxies = [\"192.0.2.10\"] to `[access]`, with the addresses of your proxies"),
+                );
+            }
             if access.trusted_proxies.is_empty() && listener.as_ref().is_some_and(|listener| listener.proxy_protocol) {
                 let span = self.value(&setting!["listener", index, "proxy_protocol"]);
                 self.push(

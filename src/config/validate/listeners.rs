@@ -41,6 +41,7 @@ impl Checker<'_, '_> {
                 tls: listener.tls,
                 certificates,
                 proxy_protocol: listener.proxy_protocol,
+                xclient: listener.xclient,
                 auth_without_tls: listener.auth_without_tls,
                 tolerance: listener.tolerance,
                 bind,

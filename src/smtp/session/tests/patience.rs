@@ -132,7 +132,13 @@ async fn a_chunk_without_end_gives_a_stranger_no_more_time_and_does_not_hold_up_
 
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_has_waited_for_its_client_does_not_cost_the_client_its_time() {
-    let gate = gate_with(|setup| setup.access.trusted_proxies = vec!["10.0.0.1".parse::<IpAddr>().unwrap().into()], When::default());
+    let gate = gate_with(
+        |setup| {
+            setup.listener.xclient = true;
+            setup.access.trusted_proxies = vec!["10.0.0.1".parse::<IpAddr>().unwrap().into()];
+        },
+        When::default(),
+    );
     let mut client = gate.connect_from("10.0.0.1");
     for _ in 0..3 {
         tokio::time::sleep(3 * MINUTE).await;

@@ -180,8 +180,21 @@ async fn smtputf8_goes_through_with_a_name_outside_ascii() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_says_who_its_client_is_and_nobody_else_does() {
+async fn a_listener_that_does_not_ask_for_xclient_believes_nobody() {
+    // A balancer that is trusted elsewhere passes a stranger on.
     let trust = |setup: &mut Setup| setup.access.trusted_proxies = vec!["10.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
+    let gate = gate_with(trust, When::default());
+    let replies = gate.say_from("10.0.0.1", format!("EHLO x\r\nXCLIENT ADDR=127.0.0.1\r\n{BEGIN}QUIT\r\n")).await;
+    assert!(!replies.iter().any(|reply| reply.contains("XCLIENT NAME")), "{replies:?}");
+    assert_eq!(codes(&replies), ["220", "250", "550", "250", "554", "221"]);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_who_its_client_is_and_nobody_else_does() {
+    let trust = |setup: &mut Setup| {
+        setup.listener.xclient = true;
+        setup.access.trusted_proxies = vec!["10.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
+    };
     let gate = gate_with(trust, When::default());
     let message = format!("EHLO client.example\r\n{BEGIN}DATA\r\nhi\r\n.\r\n");
     // The proxy itself may not relay, a client of it on a trusted network may.
@@ -204,6 +217,7 @@ async fn a_trusted_proxy_says_who_its_client_is_and_nobody_else_does() {
 #[tokio::test]
 async fn sessions_behind_a_proxy_count_as_those_of_its_client() {
     let change = |setup: &mut Setup| {
+        setup.listener.xclient = true;
         setup.access.trusted_proxies = vec!["10.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
         setup.settings.max_connections_per_client = 1;
     };
@@ -230,7 +244,10 @@ async fn sessions_behind_a_proxy_count_as_those_of_its_client() {
 
 #[tokio::test]
 async fn the_client_of_a_proxy_that_passes_everything_on_cannot_say_that_it_is_somebody_else() {
-    let trust = |setup: &mut Setup| setup.access.trusted_proxies = vec!["10.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
+    let trust = |setup: &mut Setup| {
+        setup.listener.xclient = true;
+        setup.access.trusted_proxies = vec!["10.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
+    };
     let gate = gate_with(trust, When::default());
     // Two XCLIENTs are the proxy's, because one line may not be enough. Behind EHLO the client speaks.
     let proxy = "EHLO proxy\r\nXCLIENT ADDR=192.0.2.1\r\nXCLIENT NAME=x\r\n";

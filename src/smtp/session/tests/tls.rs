@@ -99,6 +99,7 @@ impl Tls {
 #[tokio::test]
 async fn a_login_that_a_proxy_told_in_clear_text_does_not_come_back_after_the_handshake() {
     let server = Encrypted::with(ListenerTls::StartTls, |setup| {
+        setup.listener.xclient = true;
         setup.access.trusted_proxies = vec!["127.0.0.1".parse::<IpAddr>().unwrap().into()];
         setup.applications = vec![Application::named("erp".into())];
     });

@@ -16,7 +16,7 @@ use postrider::config::{Config, Secrets};
 use postrider::gateway::Gateway;
 use postrider::spool::memory::MemorySpool;
 use postrider_providers::contract::{
-    Attempt, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Provider, ProviderName, Receipt, Report,
+    Attempt, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Probed, Provider, ProviderName, Receipt, Report, SizeLimit,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,7 +53,7 @@ impl Collector {
 
 impl Provider for Collector {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_message_size: Some(25 << 20), max_recipients: None, smtputf8: true, null_sender: true }
+        Capabilities { max_size: Some(SizeLimit::message(25 << 20)), ..Capabilities::EVERYTHING }
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
@@ -81,9 +81,9 @@ impl Provider for Collector {
         Ok(Report::uniform(&attempt.recipients, &outcome))
     }
 
-    async fn probe(&self) -> Result<(), Failure> {
+    async fn probe(&self) -> Result<Probed, Failure> {
         let connected = TcpStream::connect(self.address).await;
-        connected.map(drop).map_err(|error| Failure::Unavailable(Diagnostic::during("connect", error.to_string())))
+        connected.map(|_| Probed::default()).map_err(|error| Failure::Unavailable(Diagnostic::during("connect", error.to_string())))
     }
 }
 

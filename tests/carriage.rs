@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use postrider::clock::Clock;
 use postrider::gateway::Gateway;
 use postrider::spool::memory::MemorySpool;
-use postrider_providers::contract::{Attempt, Capabilities, Connected, Delivery, Failure, Outcome, Provider, Receipt, Report};
+use postrider_providers::contract::{
+    Attempt, Capabilities, Connected, Delivery, Failure, Outcome, Probed, Provider, Receipt, Report, SizeLimit,
+};
 use support::client::{Client, message};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -23,7 +25,12 @@ struct Carrier(Arc<Mutex<Capabilities>>);
 
 impl Carrier {
     fn new(max_message_size: Option<u64>, smtputf8: bool, null_sender: bool) -> Self {
-        Self(Arc::new(Mutex::new(Capabilities { max_message_size, max_recipients: None, smtputf8, null_sender })))
+        Self(Arc::new(Mutex::new(Capabilities {
+            max_size: max_message_size.map(SizeLimit::message),
+            smtputf8,
+            null_sender,
+            ..Capabilities::EVERYTHING
+        })))
     }
 
     fn connected(&self, name: &str) -> Connected {
@@ -40,8 +47,8 @@ impl Provider for Carrier {
         Ok(Report::uniform(&attempt.recipients, &Outcome::Relayed(Receipt::default())))
     }
 
-    async fn probe(&self) -> Result<(), Failure> {
-        Ok(())
+    async fn probe(&self) -> Result<Probed, Failure> {
+        Ok(Probed::default())
     }
 }
 

@@ -14,7 +14,7 @@ use postrider::clock::Clock;
 use postrider::config::{CertificateFiles, Config, ListenerTls, Secrets};
 use postrider::gateway::Gateway;
 use postrider::spool::memory::MemorySpool;
-use postrider_providers::contract::{Attempt, Capabilities, Connected, Delivery, Outcome, Provider, Receipt, Report};
+use postrider_providers::contract::{Attempt, Capabilities, Connected, Delivery, Outcome, Probed, Provider, Receipt, Report};
 use support::program;
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,16 +25,16 @@ struct TakesAll;
 
 impl Provider for TakesAll {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_message_size: None, max_recipients: None, smtputf8: true, null_sender: true }
+        Capabilities::EVERYTHING
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
-        let receipt = Receipt { remote_id: None, reply: "taken".to_owned(), dsn: false, remote: None };
+        let receipt = Receipt { remote_id: None, reply: "taken".to_owned(), ..Receipt::default() };
         Ok(Report::uniform(&attempt.recipients, &Outcome::Relayed(receipt)))
     }
 
-    async fn probe(&self) -> Result<(), postrider_providers::contract::Failure> {
-        Ok(())
+    async fn probe(&self) -> Result<Probed, postrider_providers::contract::Failure> {
+        Ok(Probed::default())
     }
 }
 

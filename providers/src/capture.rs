@@ -13,10 +13,10 @@ use tokio::fs;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::contract::{
-    Attempt, BodyReader, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Provider, ProviderName, Receipt, Report,
+    Attempt, BodyReader, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Probed, Provider, ProviderName, Receipt, Report,
 };
 use crate::registry::{Context, Settings, SettingsError};
-use crate::settings::LimitSettings;
+use crate::settings::{LimitSettings, Rewrite};
 
 /// `[provider.capture.<name>]`
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
@@ -27,6 +27,8 @@ pub struct Config {
     /// What the administrator allows.
     #[serde(default)]
     pub limits: LimitSettings,
+    /// In whose name mail is handed over.
+    pub rewrite: Option<Rewrite>,
 }
 
 /// The provider.
@@ -60,6 +62,14 @@ impl Settings for Config {
 
     fn limits(&self) -> &LimitSettings {
         &self.limits
+    }
+
+    fn rewrite(&self) -> Option<&Rewrite> {
+        self.rewrite.as_ref()
+    }
+
+    fn kind_capabilities() -> Capabilities {
+        Capabilities::EVERYTHING
     }
 
     fn destination(&self) -> String {
@@ -131,7 +141,7 @@ impl<'a> Record<'a> {
 
 impl Provider for Capture {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_message_size: None, max_recipients: None, smtputf8: true, null_sender: true }
+        Capabilities::EVERYTHING
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
@@ -156,7 +166,7 @@ impl Provider for Capture {
         }
     }
 
-    async fn probe(&self) -> Result<(), Failure> {
+    async fn probe(&self) -> Result<Probed, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let path = self.directory.join(format!(".probe.{now}.tmp"));
         let tried = async {
@@ -164,6 +174,6 @@ impl Provider for Capture {
             fs::write(&path, b"x").await?;
             fs::remove_file(&path).await
         };
-        tried.await.map_err(|error| self.unavailable(&error))
+        tried.await.map(|()| Probed::default()).map_err(|error| self.unavailable(&error))
     }
 }

@@ -4,6 +4,7 @@
 //! then holds its answer to what the contract says: who was told about, what the verdict is, and
 //! above all that nothing was handed over where the answer says so.
 
+pub mod api;
 pub mod http_api;
 pub mod smart_host;
 
@@ -67,13 +68,39 @@ impl Behaviour {
     ];
 }
 
-/// A message for which the far side took responsibility.
+/// What a far side was told that took responsibility for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
-    /// To whom.
+pub struct Seen {
+    /// To whom, as it was told.
     pub recipients: Vec<String>,
-    /// Its bytes.
-    pub content: Vec<u8>,
+    /// What it was given.
+    pub content: SeenContent,
+}
+
+/// In which form a far side got the content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeenContent {
+    /// The message itself.
+    Raw(Vec<u8>),
+    /// The message with a header that was written anew, as where it decides who receives.
+    Readdressed(Vec<u8>),
+    /// Its fields.
+    Fields(SeenFields),
+}
+
+/// The fields of a message, as an API got them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenFields {
+    /// Subject.
+    pub subject: String,
+    /// The plain text.
+    pub text: Option<String>,
+    /// The HTML.
+    pub html: Option<String>,
+    /// Names and octets of the attachments.
+    pub attachments: Vec<(String, Vec<u8>)>,
+    /// Other header fields, and Reply-To where the API has a member for it.
+    pub headers: Vec<(String, String)>,
 }
 
 /// A provider and the far side it talks to.
@@ -81,7 +108,7 @@ pub struct Arranged {
     /// The provider.
     pub provider: Arc<dyn DynProvider>,
     /// What the far side has taken. Owns the far side.
-    pub taken: Box<dyn Fn() -> Vec<Taken> + Send>,
+    pub taken: Box<dyn Fn() -> Vec<Seen> + Send>,
 }
 
 /// A kind of provider under test.
@@ -90,7 +117,21 @@ pub trait Subject: Sync {
     fn kind(&self) -> &'static str;
 
     /// A fresh provider with a far side that does `behaviour`; `None` where that cannot happen.
-    fn arrange(&self, behaviour: Behaviour) -> Pin<Box<dyn Future<Output = Option<Arranged>> + Send + '_>>;
+    fn arrange(&self, behaviour: Behaviour) -> Arranging<'_>;
+}
+
+/// What [`Subject::arrange`] answers.
+pub type Arranging<'a> = Pin<Box<dyn Future<Output = Option<Arranged>> + Send + 'a>>;
+
+/// An address of the loopback where nobody listens.
+///
+/// # Panics
+/// When there is no port.
+pub async fn nobody() -> std::net::SocketAddr {
+    match tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr()) {
+        Ok(address) => address,
+        Err(error) => panic!("no port: {error}"),
+    }
 }
 
 /// Holds a provider to the contract, for every behaviour that its far side can show.
@@ -131,7 +172,7 @@ async fn check_behaviour(kind: &str, behaviour: Behaviour, arranged: &Arranged) 
     let mut handed_over: Vec<String> = Vec::new();
     for message in &taken {
         handed_over.extend(message.recipients.iter().cloned());
-        assert!(message.content == content(size), "{context}: the content was changed on its way");
+        check_content(&context, &message.content, &content(size));
     }
     handed_over.sort();
     // The promise on which failover rests: an error means that nobody got anything, and an outcome
@@ -156,6 +197,23 @@ async fn check_behaviour(kind: &str, behaviour: Behaviour, arranged: &Arranged) 
     }
     if behaviour == Behaviour::HangsAfterTheMessage {
         assert!(took < patience + Duration::from_secs(2), "{context}: {took:?} is past the deadline");
+    }
+}
+
+fn check_content(context: &str, seen: &SeenContent, sent: &[u8]) {
+    let end = |message: &[u8]| memchr::memmem::find(message, b"\r\n\r\n").map(|at| message[at..].to_vec());
+    match seen {
+        SeenContent::Raw(seen) => assert!(seen == sent, "{context}: the content was changed on its way"),
+        SeenContent::Readdressed(seen) => assert!(end(seen) == end(sent), "{context}: the body was changed on its way"),
+        SeenContent::Fields(fields) => {
+            let text = fields.text.as_deref().unwrap_or_default().replace("\r\n", "\n");
+            let body = String::from_utf8_lossy(&end(sent).unwrap_or_default()[4..]).replace("\r\n", "\n");
+            assert!(
+                fields.subject == "conformance" && text.trim_end() == body.trim_end(),
+                "{context}: another text arrived: {:?}",
+                fields.subject
+            );
+        }
     }
 }
 

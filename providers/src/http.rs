@@ -1,9 +1,13 @@
-//! The one TLS configuration and the one HTTP client.
+//! The one TLS configuration and the one HTTP client, and what all HTTP APIs have in common.
 //!
 //! Every provider that speaks HTTP uses the same client, so connections, proxies and trusted
 //! authorities are the same everywhere.
 
+pub mod api;
+pub mod parts;
 pub mod progress;
+pub mod retry_after;
+pub mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -22,7 +22,10 @@ pub mod capture;
 pub mod conformance;
 pub mod contract;
 pub mod http;
+pub mod mime;
+pub mod oauth;
 pub mod registry;
+pub mod sendgrid;
 #[cfg(feature = "ses")]
 pub mod ses;
 pub mod settings;
@@ -31,6 +34,7 @@ pub mod smarthost;
 // Every provider this build can speak to.
 registry::registry! {
     capture,
+    sendgrid,
     #[cfg(feature = "ses")]
     ses,
     smarthost,

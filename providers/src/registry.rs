@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::contract::{Connected, ProviderName};
-use crate::settings::LimitSettings;
+use crate::contract::{Capabilities, Connected, ProviderName};
+use crate::settings::{LimitSettings, Rewrite};
 
 /// What the gateway gives every provider: one TLS configuration, one HTTP client, its own name.
 #[derive(Debug, Clone)]
@@ -26,6 +26,19 @@ pub trait Settings {
 
     /// The `limits` table.
     fn limits(&self) -> &LimitSettings;
+
+    /// The limits that hold where `limits` does not say otherwise, as the service documents them.
+    fn default_limits(&self) -> LimitSettings {
+        LimitSettings::default()
+    }
+
+    /// The `rewrite` table.
+    fn rewrite(&self) -> Option<&Rewrite>;
+
+    /// What providers of this kind can carry, before any setting and before they were asked.
+    fn kind_capabilities() -> Capabilities
+    where
+        Self: Sized;
 
     /// Where mail goes, in words, for `postrider check`. Two providers with the same text are alike.
     fn destination(&self) -> String;
@@ -66,6 +79,12 @@ macro_rules! registry {
         impl Providers {
             /// The kinds in this build.
             pub const KINDS: &'static [&'static str] = &[$( $(#[$attribute])* stringify!($kind) ),+];
+
+            /// What each kind can carry, before any setting.
+            #[must_use]
+            pub fn capabilities() -> Vec<(&'static str, contract::Capabilities)> {
+                vec![$( $(#[$attribute])* (stringify!($kind), <$kind::Config as registry::Settings>::kind_capabilities()) ),+]
+            }
 
             /// Every configured provider: kind, key, settings.
             #[must_use]

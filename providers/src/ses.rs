@@ -10,7 +10,6 @@ mod transport;
 mod verdict;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -24,20 +23,34 @@ use aws_smithy_runtime_api::http::Response;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use self::parts::{Part, combine, unverified_recipients};
+use self::parts::unverified_recipients;
 use self::transport::Transport;
 use self::verdict::Verdict;
 use crate::contract::{
-    Attempt, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Provider, ProviderName, Receipt, RecipientIndex, Report,
+    Attempt, Capabilities, Connected, ContentForm, Delivery, Diagnostic, Failure, Outcome, Probed, Provider, ProviderName, Receipt,
+    RecipientIndex, Report, SizeLimit,
 };
+use crate::http::api::{Part, Timeouts, chain, endpoint};
+use crate::http::parts::combine;
 use crate::http::progress::{Patience, Progress, Silence};
 use crate::registry::{Context, Settings, SettingsError};
-use crate::settings::{LimitSettings, Secret, Span};
+use crate::settings::{LimitSettings, Rewrite, Secret, Span};
 
 /// The most recipients in one call.
 const MAX_RECIPIENTS: usize = 50;
 
-/// SES takes 40 MB after base64, without saying which MB: this is the smaller reading, undone by 4/3.
+/// SES takes 40 MB after base64, without saying which MB: this is the smaller reading.
+const CAPABILITIES: Capabilities = Capabilities {
+    content: ContentForm::RawMostly,
+    reverse_path: false,
+    max_size: Some(SizeLimit::base64(40_000_000)),
+    smtputf8: false,
+    null_sender: false,
+    sender_identity: true,
+    ..Capabilities::EVERYTHING
+};
+
+/// The largest message, in octets.
 const MAX_SIZE: u64 = 40_000_000 / 4 * 3;
 
 /// How many handovers run at the same time, unless the limits say otherwise.
@@ -65,17 +78,8 @@ pub struct Config {
     /// What the administrator or the account allows.
     #[serde(default)]
     pub limits: LimitSettings,
-}
-
-/// `[provider.ses.<name>.timeouts]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
-    /// Until the connection stands and the request begins to leave; credentials are fetched in it,
-    /// too, where they have to be.
-    pub connect: Span,
-    /// While the request leaves without making progress, and for its answer.
-    pub answer: Span,
+    /// In whose name mail is handed over.
+    pub rewrite: Option<Rewrite>,
 }
 
 /// The provider.
@@ -85,12 +89,6 @@ struct Ses {
     http: reqwest::Client,
     /// Made at first use: the default chain may have to ask the network.
     client: OnceCell<Client>,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { connect: Span(Duration::from_secs(20)), answer: Span(Duration::from_secs(60)) }
-    }
 }
 
 impl Config {
@@ -115,18 +113,8 @@ impl Config {
         if self.region.is_empty() || !self.region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
             return Err(SettingsError::new("region", format!("{:?} is no AWS region; expected one such as \"eu-west-1\"", self.region)));
         }
-        if let Some(endpoint) = &self.endpoint {
-            let url = reqwest::Url::parse(endpoint).map_err(|error| SettingsError::new("endpoint", format!("{endpoint:?}: {error}")))?;
-            if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-                return Err(SettingsError::new("endpoint", format!("{endpoint:?} is no http or https URL")));
-            }
-        }
-        for (key, span) in [("timeouts.connect", self.timeouts.connect), ("timeouts.answer", self.timeouts.answer)] {
-            if span.0.is_zero() {
-                return Err(SettingsError::new(key, "0 leaves no time to answer; expected a duration such as \"60s\""));
-            }
-        }
-        Ok(())
+        endpoint(self.endpoint.as_deref(), "https://email.amazonaws.com")?;
+        self.timeouts.check()
     }
 }
 
@@ -140,6 +128,14 @@ impl Settings for Config {
 
     fn limits(&self) -> &LimitSettings {
         &self.limits
+    }
+
+    fn rewrite(&self) -> Option<&Rewrite> {
+        self.rewrite.as_ref()
+    }
+
+    fn kind_capabilities() -> Capabilities {
+        CAPABILITIES
     }
 
     fn destination(&self) -> String {
@@ -275,16 +271,9 @@ fn judge<E: ProvideErrorMetadata + std::error::Error + 'static>(
     (verdict, Diagnostic { code: Some(status), ..Diagnostic::during(during, text) })
 }
 
-/// An error and what led to it, in one line. The SDK's own error says only in which phase it was.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<String> = causes.map(|error| error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-    texts.join(": ")
-}
-
 impl Provider for Ses {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_message_size: Some(MAX_SIZE), max_recipients: None, smtputf8: false, null_sender: false }
+        CAPABILITIES
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
@@ -335,7 +324,7 @@ impl Provider for Ses {
         combine(parts, &unasked)
     }
 
-    async fn probe(&self) -> Result<(), Failure> {
+    async fn probe(&self) -> Result<Probed, Failure> {
         let progress = Progress::new();
         let transport = Transport::new(self.http.clone(), progress.clone());
         let call = async {
@@ -344,8 +333,8 @@ impl Provider for Ses {
         };
         let limit = self.config.timeouts.connect.0 + self.config.timeouts.answer.0;
         let (verdict, diagnostic) = match tokio::time::timeout(limit, call).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) if self.is_reached(&error) => return Ok(()),
+            Ok(Ok(_)) => return Ok(Probed::default()),
+            Ok(Err(error)) if self.is_reached(&error) => return Ok(Probed::default()),
             Ok(Err(error)) => judge(&error, false, "GetAccount"),
             Err(_) => (Verdict::Unavailable, Diagnostic::during("GetAccount", format!("no answer for {}", Span(limit)))),
         };

@@ -294,6 +294,33 @@ pub struct LimitSettings {
     pub concurrency: Option<u32>,
 }
 
+impl LimitSettings {
+    /// These, and `defaults` for what they leave open.
+    #[must_use]
+    pub fn or(&self, defaults: &Self) -> Self {
+        Self {
+            rate: self.rate.or(defaults.rate),
+            quota: self.quota.or(defaults.quota),
+            concurrency: self.concurrency.or(defaults.concurrency),
+        }
+    }
+}
+
+/// `[provider.<kind>.<name>.rewrite]` and `[route.rewrite]`: in whose name mail is handed over, where
+/// a provider takes it from verified senders only.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rewrite {
+    /// The address that From gets; the display name is kept. The old From goes to Reply-To, unless there
+    /// is one.
+    pub from: Option<String>,
+    /// The envelope sender. The null reverse-path stays null.
+    pub envelope: Option<String>,
+    /// Senders that stay as they are: addresses, and whole domains as in `"@corp.example"`.
+    #[serde(default)]
+    pub except: Vec<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

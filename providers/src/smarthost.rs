@@ -29,9 +29,9 @@ use self::offer::Offers;
 use self::pool::Pool;
 pub use self::tls::Tls;
 use self::transaction::{Stale, transact};
-use crate::contract::{Attempt, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Provider, ProviderName};
+use crate::contract::{Attempt, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Probed, Provider, ProviderName};
 use crate::registry::{Context, Settings, SettingsError};
-use crate::settings::{LimitSettings, Secret, Span};
+use crate::settings::{LimitSettings, Rewrite, Secret, Span};
 
 /// How many handovers run at the same time, unless the limits say otherwise.
 const DEFAULT_CONCURRENCY: usize = 20;
@@ -64,6 +64,8 @@ pub struct Config {
     /// What the administrator or the host allows.
     #[serde(default)]
     pub limits: LimitSettings,
+    /// In whose name mail is handed over.
+    pub rewrite: Option<Rewrite>,
 }
 
 /// `[provider.smarthost.<name>.timeouts]`
@@ -186,6 +188,14 @@ impl Settings for Config {
         &self.limits
     }
 
+    fn rewrite(&self) -> Option<&Rewrite> {
+        self.rewrite.as_ref()
+    }
+
+    fn kind_capabilities() -> Capabilities {
+        offer::UNKNOWN
+    }
+
     fn destination(&self) -> String {
         let user = self.username.as_ref().map(|username| format!("{username}@")).unwrap_or_default();
         format!("smtp://{user}{}:{}", self.host.to_ascii_lowercase(), self.port())
@@ -213,12 +223,12 @@ impl Provider for SmartHost {
         delivery
     }
 
-    async fn probe(&self) -> Result<(), Failure> {
+    async fn probe(&self) -> Result<Probed, Failure> {
         let timeouts = &self.target.timeouts;
         let connection = self.target.open(Instant::now() + timeouts.connect.0 + timeouts.command.0 * 8).await?;
         self.offers.learn(&connection.extensions);
         connection.quit().await;
-        Ok(())
+        Ok(Probed::default())
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use postrider_providers::capture;
 use postrider_providers::conformance::{attempt, content};
-use postrider_providers::contract::{Attempt, Body, DynProvider, Failure, Outcome, ProviderName, RecipientIndex};
+use postrider_providers::contract::{Attempt, Body, DynProvider, Failure, Outcome, Probed, ProviderName, RecipientIndex};
 use postrider_providers::registry::{Context, Settings};
 use serde_json::{Value, json};
 
@@ -71,6 +71,6 @@ async fn a_body_that_the_spool_does_not_give_is_no_fault_of_the_directory() {
 #[tokio::test]
 async fn a_probe_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();
-    assert_eq!(provider(directory.path()).probe().await, Ok(()));
+    assert_eq!(provider(directory.path()).probe().await, Ok(Probed::default()));
     assert!(files(directory.path()).is_empty());
 }

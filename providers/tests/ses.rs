@@ -9,7 +9,7 @@ use base64::Engine as _;
 use postrider_providers::conformance::http_api::{Answer, FakeApi};
 use postrider_providers::conformance::{address, attempt, content};
 use postrider_providers::contract::{
-    Attempt, Body, Delivery, DynProvider, Failure, Outcome, ProviderName, Recipient, RecipientIndex, ReversePath,
+    Attempt, Body, Delivery, DynProvider, Failure, Outcome, Probed, ProviderName, Recipient, RecipientIndex, ReversePath,
 };
 use postrider_providers::registry::{Context, Settings};
 use postrider_providers::ses;
@@ -154,7 +154,7 @@ async fn what_ses_cannot_carry_is_not_sent() {
     }
     assert!(api.requests().is_empty());
     let capabilities = provider.capabilities();
-    assert_eq!(capabilities.max_message_size, Some(30_000_000));
+    assert_eq!(capabilities.max_message_size(), Some(30_000_000));
     assert!(!capabilities.null_sender && !capabilities.smtputf8);
 }
 
@@ -162,7 +162,7 @@ async fn what_ses_cannot_carry_is_not_sent() {
 async fn a_probe_asks_for_the_account() {
     let api = FakeApi::start([Answer::json(200, "{}"), error(403, "SignatureDoesNotMatch", "no"), error(503, "Down", "")]).await.unwrap();
     let provider = provider(&api, json!({}));
-    assert_eq!(provider.probe().await, Ok(()));
+    assert_eq!(provider.probe().await, Ok(Probed::default()));
     assert!(matches!(provider.probe().await, Err(Failure::Unauthorized(_))));
     assert!(matches!(provider.probe().await, Err(Failure::Unavailable(_))), "a probe leaves nothing in doubt");
     assert!(api.requests()[0].0.head.starts_with("GET /v2/email/account "));
@@ -173,8 +173,8 @@ async fn a_key_that_may_only_send_passes_the_probe() {
     let denied = error(403, "AccessDeniedException", "User is not authorized to perform: ses:GetAccount");
     let api = FakeApi::start([denied, Answer::json(404, "")]).await.unwrap();
     let provider = provider(&api, json!({}));
-    assert_eq!(provider.probe().await, Ok(()));
-    assert_eq!(provider.probe().await, Ok(()), "a stand-in that does not know the call");
+    assert_eq!(provider.probe().await, Ok(Probed::default()));
+    assert_eq!(provider.probe().await, Ok(Probed::default()), "a stand-in that does not know the call");
 }
 
 #[tokio::test]

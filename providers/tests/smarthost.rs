@@ -7,8 +7,8 @@ use std::time::Duration;
 use postrider_providers::conformance::smart_host::{Action, FakeSmartHost, Log, Script, Step};
 use postrider_providers::conformance::{address, attempt, content};
 use postrider_providers::contract::{
-    Attempt, Body, BodyType, Delivery, DynProvider, Failure, Notify, OriginalRecipient, Outcome, ProviderName, RecipientIndex, Returned,
-    ReversePath,
+    Attempt, Body, BodyType, Delivery, DynProvider, Failure, Notify, OriginalRecipient, Outcome, Probed, ProviderName, RecipientIndex,
+    Returned, ReversePath,
 };
 use postrider_providers::registry::{Context, Settings};
 use postrider_providers::smarthost;
@@ -275,7 +275,7 @@ async fn what_a_host_cannot_carry_is_not_offered_to_it() {
 async fn what_a_host_has_offered_is_what_the_provider_can_carry() {
     let host = FakeSmartHost::start(Script::offering(&["SIZE 1000"])).await.unwrap();
     let provider = provider(&host, json!({}));
-    let known = || (provider.capabilities().max_message_size, provider.capabilities().smtputf8);
+    let known = || (provider.capabilities().max_message_size(), provider.capabilities().smtputf8);
     assert_eq!(known(), (None, true), "before it was asked");
     assert_eq!(verdict(&provider.deliver(small()).await), "relayed relayed relayed");
     assert_eq!(known(), (Some(1000), false));
@@ -370,7 +370,7 @@ async fn a_probe_goes_as_far_as_auth_and_sends_nothing() {
     let script = Script::offering(&["AUTH PLAIN"]);
     let host = FakeSmartHost::start(script.clone()).await.unwrap();
     let login = json!({ "username": "u", "password": "p" });
-    assert_eq!(provider(&host, login.clone()).probe().await, Ok(()));
+    assert_eq!(provider(&host, login.clone()).probe().await, Ok(Probed::default()));
     let log = host.until(|log| log.closed == 1).await;
     assert_eq!(lines(&log), ["EHLO relay.example", "AUTH PLAIN AHUAcA==", "QUIT"]);
 

@@ -22,7 +22,6 @@ const LATER_SECTIONS: &[&str] = &["bounce", "admin"];
 const LATER_KINDS: &[&str] = &[
     "office365",
     "graph",
-    "sendgrid",
     "mailgun",
     "postmark",
     "resend",

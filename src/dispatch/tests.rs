@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use postrider_providers::contract::{
-    Address, Attempt, Body, BodyType, Capabilities, Delivery, Diagnostic, Envelope, Failure, Message, MessageId, Origin, Outcome, Provider,
-    Receipt, Recipient, RecipientIndex, Report, ReversePath,
+    Address, Attempt, Body, BodyType, Capabilities, Delivery, Diagnostic, Envelope, Failure, Message, MessageId, Origin, Outcome, Probed,
+    Provider, Receipt, Recipient, RecipientIndex, Report, ReversePath, SizeLimit,
 };
 use postrider_providers::settings::LimitSettings;
 use tokio::time::{Instant, sleep};
@@ -45,7 +45,7 @@ impl Scripted {
             asked: Arc::default(),
             start: Instant::now(),
             takes: Duration::ZERO,
-            capabilities: Capabilities { max_message_size: None, max_recipients: None, smtputf8: true, null_sender: true },
+            capabilities: Capabilities::EVERYTHING,
             at_once: Arc::default(),
             most_at_once: Arc::default(),
         }
@@ -72,8 +72,8 @@ impl Provider for Scripted {
         answer.map_or_else(|| Ok(Report::uniform(&attempt.recipients, &relayed())), |answer| answer(&attempt))
     }
 
-    async fn probe(&self) -> Result<(), Failure> {
-        Ok(())
+    async fn probe(&self) -> Result<Probed, Failure> {
+        Ok(Probed::default())
     }
 }
 
@@ -446,13 +446,13 @@ async fn a_rejected_message_bounces_and_is_not_shopped_around() {
 #[tokio::test(start_paused = true)]
 async fn what_one_provider_cannot_carry_another_may_and_what_none_can_bounces() {
     let (mut a, mut b) = (Scripted::new(vec![]), Scripted::new(vec![]));
-    a.capabilities.max_message_size = Some(10);
+    a.capabilities.max_size = Some(SizeLimit::message(10));
     let bench = Bench::start(&[&a, &b], Setup::default()).await;
     bench.submit("x@y.example", &["r@z.example"]).await;
     bench.pass(1).await;
     assert_eq!((a.seconds(), b.seconds()), (vec![], vec![0]));
 
-    b.capabilities.max_message_size = Some(10);
+    b.capabilities.max_size = Some(SizeLimit::message(10));
     let none = Bench::start(&[&a, &b], Setup::default()).await;
     none.submit("", &["r@z.example"]).await;
     none.pass(1).await;

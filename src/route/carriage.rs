@@ -65,7 +65,7 @@ impl Needs {
 /// Why one provider cannot carry a message that needs this.
 #[must_use]
 pub fn obstacle(capabilities: &Capabilities, needs: &Needs) -> Option<Obstacle> {
-    if let Some(max) = capabilities.max_message_size.filter(|max| needs.size > *max) {
+    if let Some(max) = capabilities.max_message_size().filter(|max| needs.size > *max) {
         return Some(Obstacle::Size { size: needs.size, max });
     }
     if needs.smtputf8 && !capabilities.smtputf8 {
@@ -85,7 +85,7 @@ impl Carriage {
     #[must_use]
     pub fn max_message_size_for(&self, needs: &Needs) -> Option<u64> {
         let others = Needs { size: 0, ..*needs };
-        let sizes = self.0.iter().filter(|capabilities| obstacle(capabilities, &others).is_none()).map(|fit| fit.max_message_size);
+        let sizes = self.0.iter().filter(|capabilities| obstacle(capabilities, &others).is_none()).map(Capabilities::max_message_size);
         // `None` is more than any number.
         sizes.max_by_key(|size| size.unwrap_or(u64::MAX)).flatten()
     }
@@ -142,8 +142,7 @@ impl Carriers {
     }
 
     pub(super) fn of(&self, names: &[ProviderName]) -> Carriage {
-        let everything = Capabilities { max_message_size: None, max_recipients: None, smtputf8: true, null_sender: true };
-        names.iter().map(|name| self.capabilities(name).unwrap_or(everything)).collect()
+        names.iter().map(|name| self.capabilities(name).unwrap_or(Capabilities::EVERYTHING)).collect()
     }
 }
 
@@ -155,12 +154,18 @@ impl fmt::Debug for Carriers {
 
 #[cfg(test)]
 mod tests {
+    use postrider_providers::contract::SizeLimit;
+
     use super::*;
 
     /// (largest message, SMTPUTF8, null sender)
     fn carriage(of: &[(Option<u64>, bool, bool)]) -> Carriage {
-        let one =
-            |&(max_message_size, smtputf8, null_sender)| Capabilities { max_message_size, max_recipients: None, smtputf8, null_sender };
+        let one = |&(octets, smtputf8, null_sender): &(Option<u64>, bool, bool)| Capabilities {
+            max_size: octets.map(SizeLimit::message),
+            smtputf8,
+            null_sender,
+            ..Capabilities::EVERYTHING
+        };
         of.iter().map(one).collect()
     }
 

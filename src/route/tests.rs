@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use postrider_providers::contract::{Attempt, Delivery, Failure, Outcome, Provider, Receipt, Recipient, Report};
+use postrider_providers::contract::{Attempt, Delivery, Failure, Outcome, Probed, Provider, Receipt, Recipient, Report, SizeLimit};
 
 use super::*;
 use crate::config::{InDoubt, When};
@@ -107,15 +107,15 @@ struct Learning(Arc<AtomicU64>);
 
 impl Provider for Learning {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_message_size: Some(self.0.load(Ordering::SeqCst)), max_recipients: None, smtputf8: false, null_sender: true }
+        Capabilities { max_size: Some(SizeLimit::message(self.0.load(Ordering::SeqCst))), smtputf8: false, ..Capabilities::EVERYTHING }
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
         Ok(Report::uniform(&attempt.recipients, &Outcome::Relayed(Receipt::default())))
     }
 
-    async fn probe(&self) -> Result<(), Failure> {
-        Ok(())
+    async fn probe(&self) -> Result<Probed, Failure> {
+        Ok(Probed::default())
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,6 +31,13 @@ pub enum Answer {
     Hang,
     /// Reads nothing and says nothing.
     HangAtOnce,
+    /// Reads the whole request, and gives an answer later.
+    Late {
+        /// How much later.
+        after: Duration,
+        /// Which.
+        then: Box<Answer>,
+    },
 }
 
 impl Answer {
@@ -58,9 +66,23 @@ pub struct FakeApi {
 }
 
 struct Shared {
-    /// The last answer repeats.
-    answers: Mutex<VecDeque<Answer>>,
+    script: Mutex<Script>,
     requests: Mutex<Vec<(Request, Answer)>>,
+}
+
+type Early = dyn FnMut(&str) -> Option<Answer> + Send;
+
+/// Where answers come from.
+enum Script {
+    /// One after the other; the last repeats.
+    InTurn(VecDeque<Answer>),
+    /// Asked of each request.
+    Asked {
+        /// When its head was read: an answer for which the body is not waited for.
+        early: Box<Early>,
+        /// When it was read to its end.
+        answer: Box<dyn FnMut(&Request) -> Answer + Send>,
+    },
 }
 
 impl FakeApi {
@@ -70,13 +92,29 @@ impl FakeApi {
     /// # Errors
     /// When there is no port.
     pub async fn start(answers: impl IntoIterator<Item = Answer>) -> io::Result<Self> {
+        Self::run(Script::InTurn(answers.into_iter().collect())).await
+    }
+
+    /// Starts an API that asks `answer` about each request, after it was read to its end, unless `early`
+    /// has an answer when only its head was read.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub async fn asking(
+        early: impl FnMut(&str) -> Option<Answer> + Send + 'static,
+        answer: impl FnMut(&Request) -> Answer + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::run(Script::Asked { early: Box::new(early), answer: Box::new(answer) }).await
+    }
+
+    async fn run(script: Script) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         // Small, so that what is not read stays with the client.
         socket.set_recv_buffer_size(16 * 1024)?;
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let listener = socket.listen(64)?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { answers: Mutex::new(answers.into_iter().collect()), requests: Mutex::default() });
+        let shared = Arc::new(Shared { script: Mutex::new(script), requests: Mutex::default() });
         let task = tokio::spawn(serve(listener, shared.clone()));
         Ok(Self { address, shared, task })
     }
@@ -113,8 +151,8 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn session(mut socket: TcpStream, shared: &Shared) -> io::Result<()> {
     loop {
-        let answer = shared.next();
-        if answer == Answer::HangAtOnce {
+        let scripted = shared.next();
+        if scripted == Some(Answer::HangAtOnce) {
             return std::future::pending().await;
         }
         let mut buffer = Vec::new();
@@ -123,14 +161,18 @@ async fn session(mut socket: TcpStream, shared: &Shared) -> io::Result<()> {
                 break at + 4;
             }
             if socket.read_buf(&mut buffer).await? == 0 {
-                shared.give_back(answer);
+                if let Some(answer) = scripted {
+                    shared.give_back(answer);
+                }
                 return Ok(());
             }
         };
-        if answer == Answer::CloseInTheBody {
-            return Ok(());
-        }
         let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
+        match scripted.as_ref().or(shared.early(&head).as_ref()) {
+            Some(Answer::CloseInTheBody) => return Ok(()),
+            Some(Answer::HangAtOnce) => return std::future::pending().await,
+            _ => {}
+        }
         let length = content_length(&head);
         while buffer.len() < head_end + length {
             if socket.read_buf(&mut buffer).await? == 0 {
@@ -138,7 +180,12 @@ async fn session(mut socket: TcpStream, shared: &Shared) -> io::Result<()> {
             }
         }
         let request = Request { head, body: buffer.split_off(head_end) };
+        let mut answer = scripted.unwrap_or_else(|| shared.asked(&request));
         shared.requests.lock().push((request, answer.clone()));
+        while let Answer::Late { after, then } = answer {
+            tokio::time::sleep(after).await;
+            answer = *then;
+        }
         match answer {
             Answer::Reply { status, headers, body } => {
                 let mut reply = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: {}\r\n", body.len());
@@ -149,7 +196,7 @@ async fn session(mut socket: TcpStream, shared: &Shared) -> io::Result<()> {
                 socket.write_all(format!("{reply}\r\n{body}").as_bytes()).await?;
             }
             Answer::Hang => return std::future::pending().await,
-            Answer::Close | Answer::CloseInTheBody | Answer::HangAtOnce => return Ok(()),
+            Answer::Close | Answer::CloseInTheBody | Answer::HangAtOnce | Answer::Late { .. } => return Ok(()),
         }
     }
 }
@@ -163,20 +210,66 @@ fn content_length(head: &str) -> usize {
 }
 
 impl Shared {
-    fn next(&self) -> Answer {
-        let mut answers = self.answers.lock();
-        match answers.len() {
+    /// The next answer of a script that does not look at requests.
+    fn next(&self) -> Option<Answer> {
+        let mut script = self.script.lock();
+        let Script::InTurn(answers) = &mut *script else { return None };
+        Some(match answers.len() {
             0 => Answer::Close,
             1 => answers[0].clone(),
             _ => answers.pop_front().unwrap_or(Answer::Close),
+        })
+    }
+
+    fn early(&self, head: &str) -> Option<Answer> {
+        match &mut *self.script.lock() {
+            Script::InTurn(_) => None,
+            Script::Asked { early, .. } => early(head),
+        }
+    }
+
+    fn asked(&self, request: &Request) -> Answer {
+        match &mut *self.script.lock() {
+            Script::InTurn(_) => Answer::Close,
+            Script::Asked { answer, .. } => answer(request),
         }
     }
 
     /// The connection ended without a request, so the answer is for the next one.
     fn give_back(&self, answer: Answer) {
-        let mut answers = self.answers.lock();
-        if answers.front() != Some(&answer) {
+        if let Script::InTurn(answers) = &mut *self.script.lock()
+            && answers.front() != Some(&answer)
+        {
             answers.push_front(answer);
+        }
+    }
+}
+
+impl Request {
+    /// The method and the target, as in `POST /v3/mail/send`.
+    #[must_use]
+    pub fn line(&self) -> &str {
+        self.head.lines().next().and_then(|line| line.rsplit_once(' ')).map_or("", |(line, _)| line)
+    }
+
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        match serde_json::from_slice(&self.body) {
+            Ok(value) => value,
+            Err(error) => panic!("the body is no JSON: {error}: {}", String::from_utf8_lossy(&self.body)),
         }
     }
 }

@@ -62,6 +62,8 @@ pub struct Receipt {
     pub reply: String,
     /// The SMTP host that gave the answer; `None` when it was no reply of SMTP.
     pub remote: Option<Arc<str>>,
+    /// What of the message this provider could not be told, in words, for the log.
+    pub lost: Vec<String>,
     /// Whether what the sender asked about notifications went along, so that the next hop reports
     /// success (RFC 3461 section 5.2.1). Otherwise that ends here, and the gateway reports it.
     pub dsn: bool,

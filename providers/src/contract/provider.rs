@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{Attempt, Delivery, Failure};
+use super::{Allowance, Attempt, Capabilities, Delivery, Failure, Probed};
 
 /// One external service that takes mail.
 ///
@@ -19,8 +19,14 @@ pub trait Provider: Send + Sync + 'static {
     /// deadline, and gives exactly one outcome for each of its recipients.
     fn deliver(&self, attempt: Attempt) -> impl Future<Output = Delivery> + Send;
 
-    /// Checks endpoint and credentials without sending mail.
-    fn probe(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Checks endpoint, TLS, credentials and the state of the account, without sending mail.
+    fn probe(&self) -> impl Future<Output = Result<Probed, Failure>> + Send;
+
+    /// What the account allows and has used, where the provider can be asked; the gateway asks now and
+    /// then, and keeps to it. `None`, the default: it cannot be asked.
+    fn allowance(&self) -> impl Future<Output = Result<Option<Allowance>, Failure>> + Send {
+        async { Ok(None) }
+    }
 }
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -32,7 +38,9 @@ pub trait DynProvider: Send + Sync + 'static {
     /// See [`Provider::deliver`].
     fn deliver(&self, attempt: Attempt) -> BoxFuture<'_, Delivery>;
     /// See [`Provider::probe`].
-    fn probe(&self) -> BoxFuture<'_, Result<(), Failure>>;
+    fn probe(&self) -> BoxFuture<'_, Result<Probed, Failure>>;
+    /// See [`Provider::allowance`].
+    fn allowance(&self) -> BoxFuture<'_, Result<Option<Allowance>, Failure>>;
 }
 
 impl<P: Provider> DynProvider for P {
@@ -44,22 +52,13 @@ impl<P: Provider> DynProvider for P {
         Box::pin(Provider::deliver(self, attempt))
     }
 
-    fn probe(&self) -> BoxFuture<'_, Result<(), Failure>> {
+    fn probe(&self) -> BoxFuture<'_, Result<Probed, Failure>> {
         Box::pin(Provider::probe(self))
     }
-}
 
-/// What a provider can carry, as far as it is known before the call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capabilities {
-    /// The largest message in octets, before any encoding; `None` when the provider says itself.
-    pub max_message_size: Option<u64>,
-    /// The most recipients in one call; the gateway splits beyond it.
-    pub max_recipients: Option<usize>,
-    /// Whether addresses outside ASCII can be handed over.
-    pub smtputf8: bool,
-    /// Whether it takes messages with the null reverse-path.
-    pub null_sender: bool,
+    fn allowance(&self) -> BoxFuture<'_, Result<Option<Allowance>, Failure>> {
+        Box::pin(Provider::allowance(self))
+    }
 }
 
 /// A provider's name: its kind and the key in the config, as in `ses.eu`.

@@ -40,26 +40,34 @@ pub struct Diagnostic {
     pub during: &'static str,
     /// The server's own words, or ours.
     pub text: String,
+    /// What the administrator must do, where that is known; not for the sender's eyes.
+    pub advice: Option<&'static str>,
 }
 
 impl Diagnostic {
     /// Something this side noticed.
     #[must_use]
     pub fn local(text: impl Into<String>) -> Self {
-        Self { code: None, status: None, remote: None, during: "", text: text.into() }
+        Self { code: None, status: None, remote: None, during: "", text: text.into(), advice: None }
     }
 
     /// Something this side noticed while doing `during`.
     #[must_use]
     pub fn during(during: &'static str, text: impl Into<String>) -> Self {
-        Self { code: None, status: None, remote: None, during, text: text.into() }
+        Self { code: None, status: None, remote: None, during, text: text.into(), advice: None }
+    }
+
+    /// The same, with what the administrator must do.
+    #[must_use]
+    pub fn advised(self, advice: Option<&'static str>) -> Self {
+        Self { advice: advice.filter(|advice| !advice.is_empty()), ..self }
     }
 
     /// A server's answer.
     #[must_use]
     pub fn reply(during: &'static str, code: u16, text: impl Into<String>) -> Self {
         let text = text.into();
-        Self { code: Some(code), status: EnhancedStatus::parse_prefix(&text), remote: None, during, text }
+        Self { code: Some(code), status: EnhancedStatus::parse_prefix(&text), remote: None, during, text, advice: None }
     }
 }
 

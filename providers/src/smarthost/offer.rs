@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::client::Extensions;
-use crate::contract::Capabilities;
+use crate::contract::{Capabilities, SizeLimit};
 
 /// How long an offer is remembered.
 const REMEMBERED: Duration = Duration::from_secs(600);
@@ -27,6 +27,13 @@ struct Offer {
     size: Option<u64>,
     smtputf8: bool,
 }
+
+/// A host of which nothing is known yet.
+pub(super) const UNKNOWN: Capabilities = Capabilities {
+    // RFC 5321 section 4.5.3.1.8: every host takes 100 recipients; more than that may not.
+    max_recipients: Some(100),
+    ..Capabilities::EVERYTHING
+};
 
 impl Offers {
     /// Remembers what a host has offered on a connection that is in use.
@@ -46,11 +53,9 @@ impl Offers {
     pub(super) fn capabilities(&self) -> Capabilities {
         let known = (*self.0.lock()).filter(Offer::is_fresh);
         Capabilities {
-            max_message_size: known.and_then(|offer| offer.size),
-            // RFC 5321 section 4.5.3.1.8: every host takes 100 recipients; more than that may not.
-            max_recipients: Some(100),
+            max_size: known.and_then(|offer| offer.size).map(SizeLimit::message),
             smtputf8: known.is_none_or(|offer| offer.smtputf8),
-            null_sender: true,
+            ..UNKNOWN
         }
     }
 }
@@ -71,7 +76,7 @@ mod tests {
 
     fn known(offers: &Offers) -> (Option<u64>, bool) {
         let capabilities = offers.capabilities();
-        (capabilities.max_message_size, capabilities.smtputf8)
+        (capabilities.max_message_size(), capabilities.smtputf8)
     }
 
     #[tokio::test(start_paused = true)]

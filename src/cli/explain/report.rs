@@ -241,7 +241,7 @@ impl Way<'_> {
             json!({
                 "provider": provider.name.as_str(),
                 "destination": provider.destination,
-                "max_message_size": capabilities.max_message_size,
+                "max_message_size": capabilities.max_message_size(),
                 "smtputf8": capabilities.smtputf8,
                 "null_sender": capabilities.null_sender,
                 "obstacle": obstacle.map(|obstacle| match obstacle {

@@ -23,7 +23,7 @@ impl Checker<'_, '_> {
             let config = ProviderConfig {
                 name: ProviderName::new(kind, key),
                 destination: only.destination(),
-                limits: only.limits().clone(),
+                limits: only.limits().or(&only.default_limits()),
                 settings: settings.clone(),
                 places: self.places(provider),
             };

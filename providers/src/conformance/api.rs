@@ -1,0 +1,283 @@
+//! The suite for providers that are HTTP APIs: their wire format, their error table, their silence.
+//!
+//! An [`ApiSubject`] says how its API reads a request and answers it. It reads strictly: whatever the
+//! real service would not take (method, path, credential, a member that it does not know) is a panic.
+//! Each rule of the provider must be met by a [`Row`], so an error table without its proof fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::http_api::{Answer, FakeApi, Request};
+use super::{Arranged, Arranging, Behaviour, Seen, Subject, attempt, content, nobody};
+use crate::contract::{Delivery, DynProvider, Failure, Outcome};
+use crate::http::verdict::{Rule, Verdict};
+
+/// An HTTP API under test.
+pub trait ApiSubject: Sync + Send + 'static {
+    /// The kind, as in [`Providers::KINDS`](crate::Providers::KINDS).
+    fn kind(&self) -> &'static str;
+
+    /// A provider that speaks to the API at `endpoint`, with these settings beside those it needs.
+    fn provider(&self, endpoint: &str, settings: Value) -> Arc<dyn DynProvider>;
+
+    /// What a request that hands over a message tells the API, or `None` for a call that sends nothing
+    /// (a token, a status); never both. Panics on what the real service would refuse.
+    fn read(&self, request: &Request) -> Option<Seen>;
+
+    /// Whether a request with this head hands over a message.
+    fn sends(&self, head: &str) -> bool {
+        head.starts_with("POST ")
+    }
+
+    /// The API's answer on success.
+    fn success(&self, request: &Request) -> Answer;
+
+    /// The answer to a call that sends nothing.
+    fn aside(&self, request: &Request) -> Answer {
+        panic!("{}: an unexpected call: {}", self.kind(), request.head)
+    }
+
+    /// The provider's rules.
+    fn rules(&self) -> &'static [Rule];
+
+    /// Real answers, and what they mean.
+    fn rows(&self) -> Vec<Row>;
+
+    /// The answer with which the API takes the message for all but the recipient whose address begins
+    /// with `refused@`, if it can.
+    fn partial(&self, request: &Request) -> Option<Answer> {
+        let _ = request;
+        None
+    }
+
+    /// Whether a repeated call with an expired credential asks for another one, so that a refusal of it
+    /// is seen twice by the API.
+    fn renews_credentials(&self) -> bool {
+        false
+    }
+}
+
+/// One row of an API's error table: an answer as it is on the wire, and its verdict.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// What the API answers.
+    pub answer: Answer,
+    /// What that means.
+    pub verdict: Verdict,
+}
+
+impl Row {
+    /// A JSON answer and its verdict.
+    #[must_use]
+    pub fn json(status: u16, body: &Value, verdict: Verdict) -> Self {
+        Self { answer: Answer::json(status, &body.to_string()), verdict }
+    }
+
+    /// Any other answer.
+    #[must_use]
+    pub fn text(status: u16, body: &str, verdict: Verdict) -> Self {
+        let headers = vec!["Content-Type: text/plain".to_owned()];
+        Self { answer: Answer::Reply { status, headers, body: body.to_owned() }, verdict }
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn header(mut self, line: &str) -> Self {
+        if let Answer::Reply { headers, .. } = &mut self.answer {
+            headers.push(line.to_owned());
+        }
+        self
+    }
+}
+
+/// Makes an API's subject one for the general suite.
+pub struct Api<S>(pub S);
+
+impl<S: ApiSubject + Clone> Subject for Api<S> {
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+
+    fn arrange(&self, behaviour: Behaviour) -> Arranging<'_> {
+        Box::pin(async move {
+            let (kind, row) = (self.kind(), |wanted: fn(&Verdict) -> bool| {
+                self.0.rows().into_iter().find(|row| wanted(&row.verdict)).map(|row| row.answer)
+            });
+            let row = |wanted| match row(wanted) {
+                Some(answer) => Some(answer),
+                None => panic!("{kind}: no row of its error table for {behaviour:?}"),
+            };
+            let answer = match behaviour {
+                Behaviour::Accepts | Behaviour::RefusesConnections | Behaviour::RefusesOneRecipient | Behaviour::HangsBeforeTheMessage => {
+                    None
+                }
+                Behaviour::ClosesInTheMessage => Some(Answer::CloseInTheBody),
+                Behaviour::ClosesAfterTheMessage => Some(Answer::Close),
+                Behaviour::HangsAfterTheMessage => Some(Answer::Hang),
+                Behaviour::AnswersNonsense => Some(Answer::Reply { status: 200, headers: Vec::new(), body: "<html>".to_owned() }),
+                Behaviour::Throttles => row(|verdict| matches!(verdict, Verdict::Throttled(_))),
+                Behaviour::RefusesTheCredential => row(|verdict| *verdict == Verdict::Unauthorized),
+                Behaviour::RefusesTheSender => match self.0.rows().iter().any(|row| row.verdict == Verdict::SenderRefused) {
+                    true => row(|verdict| *verdict == Verdict::SenderRefused),
+                    // There are services where the key alone decides.
+                    false => return None,
+                },
+                Behaviour::RefusesTheContent => row(|verdict| *verdict == Verdict::Rejected),
+            };
+            let api = fake(self.0.clone(), answer, behaviour == Behaviour::RefusesOneRecipient).await?;
+            let endpoint = match behaviour {
+                Behaviour::RefusesConnections => format!("http://{}", nobody().await),
+                // A handshake that gets no answer: in clear text the message would leave at once.
+                Behaviour::HangsBeforeTheMessage => format!("https://{}", api.api.address),
+                _ => api.api.url(),
+            };
+            let settings = match behaviour {
+                Behaviour::HangsBeforeTheMessage => serde_json::json!({ "timeouts": { "connect": "500ms" } }),
+                _ => serde_json::json!({}),
+            };
+            let provider = self.0.provider(&endpoint, settings);
+            Some(Arranged { provider, taken: Box::new(move || api.taken()) })
+        })
+    }
+}
+
+/// A running API of a kind.
+pub struct Running {
+    /// The server.
+    pub api: FakeApi,
+    taken: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Running {
+    /// What it took responsibility for.
+    #[must_use]
+    pub fn taken(&self) -> Vec<Seen> {
+        self.taken.lock().clone()
+    }
+}
+
+/// Starts the API of a subject. Messages get `answer`, if there is one, else success; with `partial`, all
+/// but one recipient are taken. `None` if that cannot be.
+///
+/// # Panics
+/// When there is no port.
+pub async fn fake<S: ApiSubject + Clone>(subject: S, answer: Option<Answer>, partial: bool) -> Option<Running> {
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    if partial && subject.partial(&Request { head: String::new(), body: Vec::new() }).is_none() {
+        return None;
+    }
+    let (early, script, kept) = (subject.clone(), answer.clone(), taken.clone());
+    let early = move |head: &str| match (&script, early.sends(head)) {
+        (Some(answer @ (Answer::CloseInTheBody | Answer::HangAtOnce)), true) => Some(answer.clone()),
+        _ => None,
+    };
+    let asked = move |request: &Request| {
+        let Some(mut seen) = subject.read(request) else { return subject.aside(request) };
+        let said = match (&answer, partial) {
+            (Some(answer), _) => answer.clone(),
+            (None, false) => subject.success(request),
+            (None, true) => {
+                seen.recipients.retain(|address| !address.starts_with("refused@"));
+                subject.partial(request).unwrap_or(Answer::Close)
+            }
+        };
+        let is_success = answer.is_none()
+            || matches!(&answer, Some(Answer::Late { then, .. }) if matches!(&**then, Answer::Reply { status: 200..300, .. }));
+        // An answer that never comes leaves it open whether the message was taken; the worst is assumed.
+        if is_success || matches!(answer, Some(Answer::Close | Answer::Hang)) {
+            kept.lock().push(seen);
+        }
+        said
+    };
+    match FakeApi::asking(early, asked).await {
+        Ok(api) => Some(Running { api, taken }),
+        Err(error) => panic!("no port: {error}"),
+    }
+}
+
+/// Holds a provider to its error table and to what every HTTP API must bear.
+///
+/// # Panics
+/// When it does not hold, saying how.
+pub async fn check_api<S: ApiSubject + Clone>(subject: S) {
+    every_row_has_its_verdict(&subject).await;
+    every_rule_is_met_by_a_row(&subject);
+    a_pause_is_read_in_seconds_and_as_a_date(&subject).await;
+    a_slow_answer_is_waited_for(&subject).await;
+}
+
+/// What the provider makes of one answer to a small message.
+pub async fn answered<S: ApiSubject + Clone>(subject: &S, answer: Answer) -> Delivery {
+    let Some(running) = fake(subject.clone(), Some(answer), false).await else { panic!("no API") };
+    let provider = subject.provider(&running.api.url(), serde_json::json!({}));
+    provider.deliver(attempt(&content(300), Duration::from_secs(60))).await
+}
+
+async fn every_row_has_its_verdict<S: ApiSubject + Clone>(subject: &S) {
+    for row in subject.rows() {
+        let delivery = answered(subject, row.answer.clone()).await;
+        let context = format!("{}: {:?}: {delivery:?}", subject.kind(), row);
+        let is = match (&delivery, row.verdict) {
+            (Err(Failure::Throttled { retry_after, .. }), Verdict::Throttled(pause)) => {
+                assert_eq!(*retry_after, pause, "{context}");
+                true
+            }
+            (Err(failure), verdict) => failure.name() == verdict.name(),
+            (Ok(report), verdict) => {
+                let all = |wanted: &str| report.outcomes.iter().all(|(_, outcome)| outcome.name() == wanted);
+                match verdict {
+                    Verdict::InDoubt => all("in_doubt"),
+                    Verdict::TakenBefore => all("relayed"),
+                    // Those that are named bounce, the others are put off.
+                    Verdict::RecipientsRefused => {
+                        report.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Bounced(_)))
+                            && report.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Bounced(_) | Outcome::Deferred(_)))
+                    }
+                    _ => false,
+                }
+            }
+        };
+        assert!(is, "{context}");
+    }
+}
+
+fn every_rule_is_met_by_a_row<S: ApiSubject>(subject: &S) {
+    let said = |answer: &Answer| match answer {
+        Answer::Reply { status, headers, body } => (*status, format!("{} {}", headers.join(" "), body).to_lowercase()),
+        other => panic!("{}: {other:?} in an error table", subject.kind()),
+    };
+    for rule in subject.rules() {
+        let met = subject.rows().iter().any(|row| {
+            let (status, text) = said(&row.answer);
+            (rule.status == 0 || rule.status == status)
+                && text.contains(&rule.code.to_lowercase())
+                && text.contains(rule.says)
+                && std::mem::discriminant(&row.verdict) == std::mem::discriminant(&rule.verdict)
+        });
+        assert!(met, "{}: no row of its error table shows {rule:?}", subject.kind());
+    }
+}
+
+async fn a_pause_is_read_in_seconds_and_as_a_date<S: ApiSubject + Clone>(subject: &S) {
+    let Some(throttled) = subject.rows().into_iter().find(|row| matches!(row.verdict, Verdict::Throttled(_))) else {
+        panic!("{}: no row of its error table is about throttling", subject.kind())
+    };
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(100));
+    for (line, from, to) in [("Retry-After: 42".to_owned(), 42, 42), (format!("Retry-After: {date}"), 90, 101)] {
+        let delivery = answered(subject, throttled.clone().header(&line).answer).await;
+        let Err(Failure::Throttled { retry_after: Some(pause), .. }) = &delivery else {
+            panic!("{}: {line}: {delivery:?}", subject.kind())
+        };
+        assert!((from..=to).contains(&pause.as_secs()), "{}: {line}: {pause:?}", subject.kind());
+    }
+}
+
+async fn a_slow_answer_is_waited_for<S: ApiSubject + Clone>(subject: &S) {
+    let success = subject.success(&Request { head: "POST / HTTP/1.1\r\n".to_owned(), body: b"{}".to_vec() });
+    let delivery = answered(subject, Answer::Late { after: Duration::from_millis(700), then: Box::new(success) }).await;
+    let all = delivery.as_ref().is_ok_and(|report| report.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Relayed(_))));
+    assert!(all, "{}: a slow success: {delivery:?}", subject.kind());
+}

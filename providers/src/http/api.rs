@@ -1,0 +1,346 @@
+//! One call to an HTTP API, from the request to the verdict: what is alike in all of them.
+//!
+//! A provider says how a request is written and how an answer is read ([`Reading`]), and has a table
+//! of [`Rule`]s for what is refused. Everything that decides over a message's safety is here: how far
+//! the request got, what silence means, and that whatever nobody knows is in doubt.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::RequestBuilder;
+use reqwest::header::HeaderMap;
+use tokio::time::Instant;
+
+use super::progress::{Patience, Progress, Silence, TrackedBody};
+use super::retry_after::retry_after;
+use super::verdict::{Rule, Verdict, judge};
+use crate::contract::{Attempt, Diagnostic, Failure, Outcome, Receipt, RecipientIndex};
+use crate::registry::SettingsError;
+use crate::settings::Span;
+
+/// `[provider.<kind>.<name>.timeouts]` of every HTTP API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// Until the connection stands and the request begins to leave; a token is fetched in it, too,
+    /// where one is needed.
+    pub connect: Span,
+    /// While the request leaves without making progress, and for its answer.
+    pub answer: Span,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Span(Duration::from_secs(20)), answer: Span(Duration::from_secs(60)) }
+    }
+}
+
+impl Timeouts {
+    /// Refuses times in which nobody can answer.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        for (key, span) in [("timeouts.connect", self.connect), ("timeouts.answer", self.answer)] {
+            if span.0.is_zero() {
+                return Err(SettingsError::new(key, "0 leaves no time to answer; expected a duration such as \"60s\""));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads an `endpoint`: an http or https URL, without the slash at its end.
+///
+/// # Errors
+/// When it is none.
+pub fn endpoint(configured: Option<&str>, default: &str) -> Result<String, SettingsError> {
+    let text = configured.unwrap_or(default);
+    let url = reqwest::Url::parse(text).map_err(|error| SettingsError::new("endpoint", format!("{text:?}: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(SettingsError::new("endpoint", format!("{text:?} is no http or https URL")));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// An answer, however it is meant.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON; `Null` when it is none.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// A header's text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as text for a log, in one line and not too long.
+    #[must_use]
+    pub fn excerpt(&self) -> String {
+        const LONGEST: usize = 400;
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(4 * LONGEST)]);
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        line.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+    }
+}
+
+/// What a provider reads in an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// The message was taken.
+    Accepted(Accepted),
+    /// It was not, or that is not said: the rules decide, by the provider's code and text.
+    Refused(Refused),
+}
+
+/// A message that was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The provider's own id.
+    pub remote_id: Option<String>,
+    /// Recipients that will not get it, with what was said about each.
+    pub refused: Vec<(String, String)>,
+}
+
+/// A message that was not taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// The provider's own code; empty if there is none.
+    pub code: String,
+    /// Its words.
+    pub text: String,
+    /// The recipients at fault, where the answer lists them. Those that its text names are found without.
+    pub recipients: Vec<String>,
+    /// How long it wants to be left alone, if it says so elsewhere than in `Retry-After`.
+    pub retry_after: Option<Duration>,
+}
+
+impl Reading {
+    /// Taken, under this id.
+    #[must_use]
+    pub fn accepted(remote_id: Option<String>) -> Self {
+        Self::Accepted(Accepted { remote_id, ..Accepted::default() })
+    }
+
+    /// Refused, with this code and these words.
+    #[must_use]
+    pub fn refused(code: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::Refused(Refused { code: code.into(), text: text.into(), ..Refused::default() })
+    }
+}
+
+/// What became of one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// The provider was reached, and each recipient has its outcome.
+    Answered(Vec<(RecipientIndex, Outcome)>),
+    /// Nothing was handed over.
+    Failed(Failure),
+}
+
+/// How a call ended that got no answer, or one that could not be read to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Whether the whole request had left.
+    pub all_sent: bool,
+    /// What happened.
+    pub diagnostic: Diagnostic,
+}
+
+/// Sends a request, once, and watches how far it gets.
+///
+/// # Errors
+/// [`Unanswered`] when no answer came, with whether the request had left.
+pub async fn exchange(
+    during: &'static str,
+    request: RequestBuilder,
+    timeouts: Timeouts,
+    deadline: Option<Instant>,
+) -> Result<(Answer, bool), Unanswered> {
+    let progress = Progress::new();
+    let unanswered = |text: String| Unanswered { all_sent: progress.all_sent(), diagnostic: Diagnostic::during(during, text) };
+    let (client, request) = request.build_split();
+    let mut request = request.map_err(|error| unanswered(chain(&error)))?;
+    if let Some(body) = request.body_mut().take() {
+        // The length is known, so no API has to cope with chunks.
+        *request.body_mut() = Some(reqwest::Body::wrap(TrackedBody::new(body, progress.clone())));
+    }
+    let patience = Patience { connect: timeouts.connect.0, answer: timeouts.answer.0, deadline };
+    let call = async {
+        let answer = client.execute(request).await?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        // Answers are short, and an error while one is read is told from here.
+        Ok::<_, reqwest::Error>(Answer { status, headers, body: answer.bytes().await? })
+    };
+    match progress.watch(patience, call).await {
+        Ok(Ok(answer)) => Ok((answer, progress.all_sent())),
+        Ok(Err(error)) => Err(unanswered(chain(&error.without_url()))),
+        Err(Silence(silence)) => Err(unanswered(format!("no answer for {}", Span(silence)))),
+    }
+}
+
+/// Hands a message over in one call for `recipients` of `attempt`, and says what became of each.
+///
+/// `read` says what is in an answer; what is refused, and why, is up to `rules`.
+pub async fn hand_over(
+    during: &'static str,
+    request: RequestBuilder,
+    timeouts: Timeouts,
+    attempt: &Attempt,
+    recipients: &[RecipientIndex],
+    rules: &[Rule],
+    read: impl FnOnce(&Answer) -> Reading,
+) -> Part {
+    let uniform = |outcome: &Outcome| Part::Answered(recipients.iter().map(|&index| (index, outcome.clone())).collect());
+    match exchange(during, request, timeouts, Some(attempt.deadline)).await {
+        Err(Unanswered { all_sent: true, diagnostic }) => uniform(&Outcome::InDoubt(diagnostic)),
+        Err(Unanswered { all_sent: false, diagnostic }) => Part::Failed(Failure::Unavailable(diagnostic)),
+        Ok((answer, all_sent)) => conclude(during, &answer, all_sent, attempt, recipients, rules, read(&answer)),
+    }
+}
+
+/// What an answer means for each recipient.
+pub fn conclude(
+    during: &'static str,
+    answer: &Answer,
+    all_sent: bool,
+    attempt: &Attempt,
+    recipients: &[RecipientIndex],
+    rules: &[Rule],
+    reading: Reading,
+) -> Part {
+    let each = |outcome: &dyn Fn(&str) -> Outcome| {
+        let address =
+            |index: &RecipientIndex| attempt.message.envelope.recipients.get(index.0 as usize).map_or("", |one| one.address.as_str());
+        Part::Answered(recipients.iter().map(|index| (*index, outcome(address(index)))).collect())
+    };
+    let status = answer.status;
+    let refused = match reading {
+        Reading::Accepted(accepted) => {
+            let reply = format!("{status} {}", accepted.remote_id.as_deref().unwrap_or("without an id"));
+            let receipt = Receipt { remote_id: accepted.remote_id, reply, ..Receipt::default() };
+            return each(&|address| match accepted.refused.iter().find(|(refused, _)| refused.eq_ignore_ascii_case(address)) {
+                Some((_, why)) => Outcome::Bounced(Diagnostic { code: Some(status), ..Diagnostic::during(during, why) }),
+                None => Outcome::Relayed(receipt.clone()),
+            });
+        }
+        Reading::Refused(refused) => refused,
+    };
+    let (mut verdict, advice) = judge(rules, status, &refused.code, &refused.text);
+    if let Verdict::Throttled(pause) = &mut verdict {
+        *pause = retry_after(&answer.headers, SystemTime::now()).or(refused.retry_after).or(*pause);
+    }
+    if verdict == Verdict::InDoubt && !all_sent {
+        // Answered before it could have read the message, as a load balancer does.
+        verdict = Verdict::Unavailable;
+    }
+    let said = match (refused.code.as_str(), refused.text.as_str()) {
+        ("", "") => match answer.excerpt() {
+            nothing if nothing.is_empty() => "an empty answer".to_owned(),
+            excerpt => format!("an answer that this service does not give: {excerpt}"),
+        },
+        ("", text) => text.to_owned(),
+        (code, "") => code.to_owned(),
+        (code, text) => format!("{code}: {text}"),
+    };
+    let diagnostic = Diagnostic { code: Some(status), ..Diagnostic::during(during, said) }.advised(advice);
+    let diagnostic = match verdict.failure(diagnostic) {
+        Ok(failure) => return Part::Failed(failure),
+        Err(diagnostic) => diagnostic,
+    };
+    match verdict {
+        Verdict::TakenBefore => each(&|_| Outcome::Relayed(Receipt { reply: format!("{status} taken before"), ..Receipt::default() })),
+        Verdict::RecipientsRefused => {
+            let text = refused.text.to_lowercase();
+            let is_named = |address: &str| {
+                refused.recipients.iter().any(|named| named.eq_ignore_ascii_case(address)) || names(&text, &address.to_lowercase())
+            };
+            let any = attempt.recipients().any(|(index, one)| recipients.contains(&index) && is_named(one.address.as_str()));
+            if !any {
+                // Whose fault it is cannot be told, so the message as it stands cannot be delivered.
+                return Part::Failed(Failure::Rejected(diagnostic));
+            }
+            each(&|address| match is_named(address) {
+                true => Outcome::Bounced(diagnostic.clone()),
+                // Nobody got it: the others are asked about again, without these.
+                false => Outcome::Deferred(diagnostic.clone()),
+            })
+        }
+        _ => each(&|_| Outcome::InDoubt(diagnostic.clone())),
+    }
+}
+
+/// Whether `text` has the address in it as a whole, and not as a piece of a longer one.
+fn names(text: &str, address: &str) -> bool {
+    let belongs = |c: char| c.is_alphanumeric() || "@.-_+!#$%&*/=?^`{|}~".contains(c);
+    text.match_indices(address).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + address.len()..]);
+        // A full stop ends a sentence, unless it goes on.
+        let after = after.strip_prefix('.').filter(|rest| !rest.starts_with(char::is_alphanumeric)).unwrap_or(after);
+        !address.is_empty() && !before.ends_with(belongs) && !after.starts_with(belongs)
+    })
+}
+
+/// An error and what led to it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(|error| error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    texts.join(": ")
+}
+
+/// Asks an API something that sends no mail, as for a probe.
+///
+/// # Errors
+/// The failure that a refusal or silence is, by the same rules; nothing is in doubt here.
+pub async fn ask(
+    during: &'static str,
+    request: RequestBuilder,
+    timeouts: Timeouts,
+    rules: &[Rule],
+    read: impl FnOnce(&Answer) -> Option<Refused>,
+) -> Result<Answer, Failure> {
+    let (answer, _) = exchange(during, request, timeouts, None).await.map_err(|unanswered| Failure::Unavailable(unanswered.diagnostic))?;
+    if (200..300).contains(&answer.status) {
+        return Ok(answer);
+    }
+    let refused = read(&answer).unwrap_or_default();
+    let text = if refused.text.is_empty() { answer.excerpt() } else { refused.text };
+    let (verdict, advice) = judge(rules, answer.status, &refused.code, &text);
+    let said = if refused.code.is_empty() { text } else { format!("{}: {text}", refused.code) };
+    let diagnostic = Diagnostic { code: Some(answer.status), ..Diagnostic::during(during, said) }.advised(advice);
+    Err(verdict.failure(diagnostic).unwrap_or_else(Failure::Unavailable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_found_in_a_text_only_as_a_whole() {
+        for (text, expected) in [
+            ("'to' parameter is not valid: <a@b.example>", true),
+            ("a@b.example.", true),
+            ("a@b.example. try again", true),
+            ("inactive: x@b.example, a@b.example; y", true),
+            ("aa@b.example", false),
+            ("a@b.example.org", false),
+            ("a@b.examples", false),
+            ("", false),
+        ] {
+            assert_eq!(names(text, "a@b.example"), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! A message in several calls: what became of each, and what that is together.
+
+use super::api::Part;
+use crate::contract::{Delivery, Diagnostic, Failure, Outcome, RecipientIndex, Report};
+
+/// Calls that are made one after the other, until one of them says that the next would fare no better.
+#[derive(Debug)]
+pub struct Turns<P> {
+    waiting: std::vec::IntoIter<(Vec<RecipientIndex>, P)>,
+    done: Vec<(Vec<RecipientIndex>, Part)>,
+    goes_on: bool,
+}
+
+impl<P> Turns<P> {
+    /// A call for each of these.
+    #[must_use]
+    pub fn new(parts: Vec<(Vec<RecipientIndex>, P)>) -> Self {
+        Self { waiting: parts.into_iter(), done: Vec::new(), goes_on: true }
+    }
+
+    /// The next call to make, and for whom.
+    pub fn next_call(&mut self) -> Option<(Vec<RecipientIndex>, P)> {
+        if self.goes_on { self.waiting.next() } else { None }
+    }
+
+    /// What became of it.
+    pub fn done(&mut self, recipients: Vec<RecipientIndex>, part: Part) {
+        self.goes_on = match &part {
+            // This may be about one recipient of the part.
+            Part::Failed(failure) => matches!(failure, Failure::Rejected(_) | Failure::Unsuitable(_)),
+            Part::Answered(outcomes) => !outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::InDoubt(_))),
+        };
+        self.done.push((recipients, part));
+    }
+
+    /// What all of that is together.
+    pub fn end(self) -> Delivery {
+        let unasked: Vec<RecipientIndex> = self.waiting.flat_map(|(recipients, _)| recipients).collect();
+        combine(self.done, &unasked)
+    }
+}
+
+/// One answer from those of all parts, and from the recipients that were not asked about any more.
+pub fn combine(parts: Vec<(Vec<RecipientIndex>, Part)>, unasked: &[RecipientIndex]) -> Delivery {
+    let nothing_else = parts.iter().all(|(_, part)| matches!(part, Part::Failed(Failure::Rejected(_)))) || parts.len() == 1;
+    if nothing_else && let Some((_, Part::Failed(failure))) = parts.first() {
+        return Err(failure.clone());
+    }
+    let mut outcomes = Vec::new();
+    let mut waiting = Diagnostic::local("another part of this message failed before");
+    for (recipients, part) in parts {
+        match part {
+            Part::Answered(answered) => outcomes.extend(answered),
+            // Something was said about other recipients, so this is told by recipient, too.
+            Part::Failed(failure) => {
+                let diagnostic = failure.diagnostic().clone();
+                let outcome = match failure {
+                    Failure::Rejected(diagnostic) => Outcome::Bounced(diagnostic),
+                    _ => Outcome::Deferred(diagnostic.clone()),
+                };
+                waiting = diagnostic;
+                outcomes.extend(recipients.iter().map(|&index| (index, outcome.clone())));
+            }
+        }
+    }
+    outcomes.extend(unasked.iter().map(|&index| (index, Outcome::Deferred(waiting.clone()))));
+    Ok(Report { outcomes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::Receipt;
+
+    #[test]
+    fn parts_are_told_apart_once_one_of_them_was_taken() {
+        let [a, b, c] = [0, 1, 2].map(RecipientIndex);
+        let taken = || Part::Answered(vec![(a, Outcome::Relayed(Receipt::default()))]);
+        let down = || Part::Failed(Failure::Unavailable(Diagnostic::local("down")));
+        let bad = || Part::Failed(Failure::Rejected(Diagnostic::local("bad")));
+        let names = |delivery: Delivery| -> Vec<&str> { delivery.unwrap().outcomes.iter().map(|(_, outcome)| outcome.name()).collect() };
+
+        assert_eq!(combine(vec![(vec![a], down())], &[b, c]), Err(Failure::Unavailable(Diagnostic::local("down"))));
+        assert_eq!(combine(vec![(vec![a], bad()), (vec![b], bad())], &[]), Err(Failure::Rejected(Diagnostic::local("bad"))));
+        assert_eq!(names(combine(vec![(vec![a], taken()), (vec![b], down())], &[c])), ["relayed", "deferred", "deferred"]);
+        assert_eq!(names(combine(vec![(vec![a], taken()), (vec![b], bad())], &[])), ["relayed", "bounced"]);
+        assert_eq!(names(combine(vec![(vec![b], bad()), (vec![a], taken())], &[])), ["bounced", "relayed"]);
+        assert_eq!(names(combine(vec![(vec![a], bad()), (vec![b], down())], &[c])), ["bounced", "deferred", "deferred"]);
+    }
+}

@@ -1,0 +1,106 @@
+//! SendGrid, as its reference describes `POST /v3/mail/send`.
+
+use std::sync::Arc;
+
+use postrider_providers::conformance::api::{ApiSubject, Row};
+use postrider_providers::conformance::http_api::{Answer, Request};
+use postrider_providers::conformance::{Seen, SeenContent, SeenFields};
+use postrider_providers::contract::DynProvider;
+use postrider_providers::http::verdict::{Rule, Verdict};
+use postrider_providers::sendgrid;
+use serde_json::{Value, json};
+
+use super::{connect, strict};
+
+/// SendGrid.
+#[derive(Clone, Copy)]
+pub struct SendGrid;
+
+impl ApiSubject for SendGrid {
+    fn kind(&self) -> &'static str {
+        "sendgrid"
+    }
+
+    fn provider(&self, endpoint: &str, settings: Value) -> Arc<dyn DynProvider> {
+        let config = strict::settings(json!({ "api_key": "SG.key", "endpoint": endpoint }), settings);
+        connect("sendgrid", &serde_json::from_value::<sendgrid::Config>(config).unwrap())
+    }
+
+    fn read(&self, request: &Request) -> Option<Seen> {
+        assert_eq!(request.line(), "POST /v3/mail/send");
+        assert_eq!(request.header("authorization"), Some("Bearer SG.key"));
+        assert_eq!(request.header("content-type"), Some("application/json"));
+        let body = request.json();
+        strict::members(
+            &body,
+            &[
+                "personalizations",
+                "from",
+                "reply_to",
+                "reply_to_list",
+                "subject",
+                "content",
+                "attachments",
+                "headers",
+                "tracking_settings",
+                "categories",
+            ],
+        );
+        let [personalization] = body["personalizations"].as_array().unwrap().as_slice() else { panic!("one personalization") };
+        strict::members(personalization, &["to", "cc", "bcc"]);
+        assert!(!personalization["to"].as_array().unwrap().is_empty(), "`to` is required");
+        let recipients: Vec<String> =
+            ["to", "cc", "bcc"].iter().flat_map(|list| strict::addresses(&personalization[list], "email")).collect();
+        strict::distinct(&recipients);
+        let content = body["content"].as_array().unwrap();
+        let part = |wanted: &str| content.iter().find(|part| part["type"] == wanted).map(|part| strict::text(&part["value"]));
+        let attachments = strict::list(&body["attachments"]);
+        Some(Seen {
+            recipients,
+            content: SeenContent::Fields(SeenFields {
+                subject: strict::text(&body["subject"]),
+                text: part("text/plain"),
+                html: part("text/html"),
+                attachments: attachments.iter().map(|one| (strict::text(&one["filename"]), strict::base64(&one["content"]))).collect(),
+                headers: strict::map(&body["headers"]),
+            }),
+        })
+    }
+
+    fn success(&self, _: &Request) -> Answer {
+        Answer::Reply { status: 202, headers: vec!["X-Message-Id: id-1".to_owned()], body: String::new() }
+    }
+
+    fn rules(&self) -> &'static [Rule] {
+        sendgrid::RULES
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let errors = |message: &str, field: Option<&str>| json!({ "errors": [{ "message": message, "field": field, "help": null }] });
+        vec![
+            Row::json(400, &errors("The subject is required.", Some("subject")), Verdict::Rejected),
+            Row::json(
+                400,
+                &errors("Does not contain a valid address: first@a.example", Some("personalizations.0.to.0.email")),
+                Verdict::RecipientsRefused,
+            ),
+            Row::json(401, &errors("The provided authorization grant is invalid, expired, or revoked", None), Verdict::Unauthorized),
+            Row::json(401, &errors("Maximum credits exceeded", None), Verdict::Throttled(Some(sendgrid::CREDITS_PAUSE))),
+            Row::json(
+                403,
+                &errors(
+                    "The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved.",
+                    Some("from"),
+                ),
+                Verdict::SenderRefused,
+            ),
+            Row::json(403, &errors("access forbidden", None), Verdict::Unauthorized),
+            Row::json(403, &errors("You have been temporarily blocked after repeated bad requests", None), Verdict::Throttled(None)),
+            Row::json(404, &errors("not found", None), Verdict::Unauthorized),
+            Row::json(413, &errors("content size greater than 30MB", None), Verdict::Unsuitable),
+            Row::json(429, &errors("too many requests", None), Verdict::Throttled(None)),
+            Row::text(500, "", Verdict::InDoubt),
+            Row::text(503, "upstream connect error", Verdict::InDoubt),
+        ]
+    }
+}

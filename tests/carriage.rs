@@ -137,12 +137,12 @@ async fn ehlo_offers_the_most_that_any_route_of_the_client_can_carry() {
     let offers = bench.offers().await;
     assert_eq!((offer(&offers, "SIZE"), offer(&offers, "SMTPUTF8")), (Some("SIZE 500000"), Some("SMTPUTF8")));
     // A provider has learned that it carries more than we take, and another that it carries less.
-    bench.good.0.lock().max_message_size = Some(50_000);
+    bench.good.0.lock().max_size = Some(SizeLimit::message(50_000));
     bench.good.0.lock().smtputf8 = false;
     bench.old.0.lock().smtputf8 = false;
     let offers = bench.offers().await;
     assert_eq!((offer(&offers, "SIZE"), offer(&offers, "SMTPUTF8")), (Some("SIZE 200000"), None));
-    bench.api.0.lock().max_message_size = None;
+    bench.api.0.lock().max_size = None;
     assert_eq!(offer(&bench.offers().await, "SIZE"), Some("SIZE 1048576"), "our own limit");
 }
 

@@ -12,13 +12,16 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use generated::{Generated, generate};
 use postrider::clock::Clock;
 use postrider::gateway::Gateway;
 use postrider::spool::memory::MemorySpool;
-use postrider_providers::conformance::{Arranged, Behaviour, Seen, SeenContent};
-use postrider_providers::contract::{Connected, ProviderName};
+use postrider_providers::conformance::api::{ApiSubject, fake};
+use postrider_providers::conformance::{Arranged, Behaviour, Seen, SeenContent, address, attempt};
+use postrider_providers::contract::{Attempt, Connected, ProviderName, Recipient, RecipientIndex};
 use support::client::Client;
 use support::{eventually, parse, server};
 
@@ -66,6 +69,36 @@ async fn a_thousand_messages_reach_exactly_their_envelope_at_every_provider() {
             check(kind, message, calls.get(&message.number).map_or(&[][..], Vec::as_slice));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_vendors_own_libraries_make_the_same_requests() {
+    let mut bodies = BTreeMap::new();
+    let kinds = [bodies_of(subjects::sendgrid::SendGrid).await];
+    bodies.extend(kinds);
+    let judge = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/every_provider/judge.py");
+    let output = support::run(support::client("python-with-sdks", &[judge]), serde_json::to_vec(&bodies).unwrap()).await;
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+/// The bodies of the requests in which a hundred messages are handed to an API.
+async fn bodies_of<S: ApiSubject + Clone>(subject: S) -> (&'static str, Vec<serde_json::Value>) {
+    let running = fake(subject.clone(), None, false).await.unwrap();
+    let provider = subject.provider(&running.api.url(), serde_json::json!({}));
+    for number in 0..100 {
+        let message = generate(number, &[domain(subject.kind())]);
+        let recipients: Vec<Recipient> = message.recipients.iter().map(|one| Recipient::from(address(one))).collect();
+        let indexes: Vec<RecipientIndex> = (0..).take(recipients.len()).map(RecipientIndex).collect();
+        let attempt = attempt(&message.without_bcc, Duration::from_secs(60));
+        let mut changed = (*attempt.message).clone();
+        changed.envelope.recipients = recipients;
+        let attempt = Attempt { message: Arc::new(changed), recipients: indexes.into(), ..attempt };
+        let delivery = provider.deliver(attempt).await;
+        assert!(delivery.is_ok(), "{}: {delivery:?}", subject.kind());
+    }
+    let requests = running.api.requests();
+    let bodies = requests.iter().filter(|(request, _)| subject.read(request).is_some()).map(|(request, _)| request.json()).collect();
+    (subject.kind(), bodies)
 }
 
 fn domain(kind: &str) -> String {

@@ -15,6 +15,8 @@ moto='moto[server]==5.2.5'
 aiosmtpd='aiosmtpd==1.4.6'
 ses_local='aws-ses-v2-local@2.10.2'
 nodemailer='nodemailer@10.6.0'
+# The vendors' own libraries, which judge the requests that we make.
+sdks=(sendgrid==6.12.5 resend==2.52.0 brevo-python==5.1.0 mailersend==2.2.0 scaleway==2.12.0 postmarker==1.0 sparkpost==1.3.10 pydantic==2.14.4)
 cargo_deny='0.20.2'
 
 say() { printf 'install: %s\n' "$*"; }
@@ -107,6 +109,11 @@ install_peers() {
         install_into python "$wanted" \
             "$python" -m pip install --disable-pip-version-check --root-user-action=ignore --target "$peers/python.new" "$moto" "$aiosmtpd"
     fi
+    wanted="${sdks[*]} for $("$python" --version)"
+    if ! installed sdks "$wanted"; then
+        install_into sdks "$wanted" \
+            "$python" -m pip install --disable-pip-version-check --root-user-action=ignore --target "$peers/sdks.new" "${sdks[@]}"
+    fi
     if ! installed node "$ses_local $nodemailer"; then
         install_into node "$ses_local $nodemailer" \
             npm install --prefix "$peers/node.new" --no-audit --no-fund --no-save --loglevel=error "$ses_local" "$nodemailer"
@@ -114,6 +121,7 @@ install_peers() {
     # The interpreter is written out: a launcher works whatever the PATH of the test is.
     launcher moto_server "PYTHONPATH='$peers/python' exec '$python' -m moto.server \"\$@\""
     launcher aiosmtpd "PYTHONPATH='$peers/python' exec '$python' -m aiosmtpd \"\$@\""
+    launcher python-with-sdks "PYTHONPATH='$peers/sdks' exec '$python' \"\$@\""
     # Scripts for node find nodemailer here.
     launcher node-with-peers "NODE_PATH='$peers/node/node_modules' exec '$(command -v node)' \"\$@\""
     launcher aws-ses-v2-local "exec '$(command -v node)' '$peers/node/node_modules/.bin/aws-ses-v2-local' \"\$@\""

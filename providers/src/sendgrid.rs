@@ -189,7 +189,7 @@ impl Provider for SendGrid {
             let part = self.send(&attempt, &fields, &recipients, &addressed).await;
             turns.done(recipients, part);
         }
-        turns.end()
+        fields.told(turns.end())
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {

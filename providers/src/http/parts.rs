@@ -67,6 +67,16 @@ pub fn combine(parts: Vec<(Vec<RecipientIndex>, Part)>, unasked: &[RecipientInde
     Ok(Report { outcomes })
 }
 
+/// The same delivery, with what was `lost` on the way in the receipt of everyone to whom it was relayed.
+pub fn with_lost(mut delivery: Delivery, lost: &[String]) -> Delivery {
+    for (_, outcome) in delivery.iter_mut().flat_map(|report| &mut report.outcomes) {
+        if let Outcome::Relayed(receipt) = outcome {
+            receipt.lost.extend_from_slice(lost);
+        }
+    }
+    delivery
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,10 +2,32 @@
 //!
 //! Envelope first: who is told to an API are the attempt's recipients and nobody else. What the header
 //! says decides only where each of them is shown.
+//!
+//! - `head`: the header as a list of fields. `mail-parser` reads what is in them (RFC 5322, 2047, 2231).
+//! - `walk`: the parts: which are the texts, and that all others become attachments. It is a walk of our
+//!   own because it must be bounded whatever comes in, and must keep the octets of attachments.
+//! - `octets`: transfer encodings and character sets. Texts are UTF-8 with `\n` at the end of lines, as
+//!   JSON APIs expect; attachments keep every octet.
+//! - `names`: names of files.
+//!
+//! What has no place in fields is said in [`Fields::lost`], for people. Not said are Received, Return-Path
+//! and what checks on the way have noted (Authentication-Results, ARC): they are about the way until here.
 
-use mail_parser::MessageParser;
+mod head;
+mod names;
+mod octets;
+#[cfg(test)]
+mod tests;
+mod walk;
 
-use crate::contract::{Attempt, Diagnostic, Failure, RecipientIndex};
+use std::collections::HashSet;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::contract::{Address, Attempt, Delivery, Diagnostic, Failure, RecipientIndex};
+use crate::http::parts::with_lost;
+use head::{Head, split};
 
 /// A message as fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,11 +48,34 @@ pub struct Fields {
     pub html: Option<String>,
     /// Attachments and inline parts, in order.
     pub attachments: Vec<Attachment>,
-    /// The other header fields, decoded, in order; nothing that is said by a field of its own, and
-    /// nothing that belongs to the transport (Received, Return-Path, DKIM-Signature, MIME-Version, …).
+    /// The other header fields, in order, each in one line and otherwise as written: encoded words
+    /// (RFC 2047) stay, so the values are ASCII unless the message itself has other characters there.
+    /// Nothing that is said by a field of its own, and nothing that belongs to the transport (Received,
+    /// Return-Path, DKIM-Signature, MIME-Version, …). A name may be there more than once; where it must
+    /// not be, see [`Self::unique_headers`].
     pub headers: Vec<(String, String)>,
     /// What has no place in fields, in words.
     pub lost: Vec<String>,
+    /// Message-ID with its angle brackets, lost unless [`Self::take_message_id`] takes it.
+    pub message_id: Option<String>,
+    /// Date as written, lost unless [`Self::take_date`] takes it.
+    pub date: Option<String>,
+    /// Sender, where it is not From; lost unless [`Self::take_sender`] takes it.
+    pub sender: Option<Mailbox>,
+    /// An invitation that stands beside the texts, and is an attachment unless [`Self::take_calendar`]
+    /// takes it.
+    pub calendar: Option<Calendar>,
+}
+
+/// An invitation (RFC 5545) that is another form of the text, as calendars send it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Calendar {
+    /// The text of it, in UTF-8.
+    pub text: String,
+    /// The method that its media type says, as in `REQUEST`.
+    pub method: Option<String>,
+    /// Where it is in [`Fields::attachments`].
+    attachment: usize,
 }
 
 /// A mailbox: an address, and perhaps a name.
@@ -66,7 +111,29 @@ pub struct Addressed {
     pub bcc: Vec<Mailbox>,
 }
 
+/// Fields with a place of their own in [`Fields`].
+const OWN: &[&str] = &["from", "to", "cc", "subject", "reply-to", "sender", "date", "message-id"];
+
+/// Fields of the transport, and those that say who is hidden. `content-` and `arc-` begin more of them.
+const TRANSPORT: &[&str] = &[
+    "authentication-results",
+    "bcc",
+    "dkim-signature",
+    "dkim2-signature",
+    "domainkey-signature",
+    "mime-version",
+    "received",
+    "received-spf",
+    "resent-bcc",
+    "return-path",
+];
+
 impl Fields {
+    const LOST_MESSAGE_ID: &str = "Message-ID: the service gives its own";
+    const LOST_DATE: &str = "Date: the service sets its own";
+    const LOST_SENDER: &str = "Sender";
+    const LOST_CALENDAR: &str = "text/calendar: the invitation is handed over as an attachment";
+
     /// Reads the attempt's message.
     ///
     /// # Errors
@@ -78,36 +145,121 @@ impl Fields {
                 return Err(Failure::Unavailable(Diagnostic::local(format!("the message cannot be read from the spool: {error}"))));
             }
         };
-        let Some(message) = MessageParser::default().parse(&bytes[..]) else {
+        let mut fields = Self::read(&bytes, attempt.message.envelope.reverse_path.address())?;
+        fields.compare(attempt);
+        Ok(fields)
+    }
+
+    /// Reads a message. From is `reverse_path` where the header has none that is an address.
+    fn read(message: &[u8], reverse_path: Option<&Address>) -> Result<Self, Failure> {
+        let (head, body) = split(message);
+        let head = Head::read(head);
+        if head.fields.is_empty() {
             return Err(Failure::Unsuitable(Diagnostic::local("the message has no header that could be mapped to fields")));
+        }
+        let mut fields = Self::default();
+        fields.read_people(&head, reverse_path)?;
+        fields.read_header(&head);
+        walk::walk(&mut fields, &head, body)?;
+        Ok(fields)
+    }
+
+    fn read_people(&mut self, head: &Head, reverse_path: Option<&Address>) -> Result<(), Failure> {
+        let mut listed = |name: &str| -> Vec<Mailbox> {
+            let (valid, odd): (Vec<_>, Vec<_>) = head.all(name).flat_map(|field| field.mailboxes()).partition(Mailbox::is_valid);
+            let text = |one: &Mailbox| if one.address.is_empty() { one.name.clone().unwrap_or_default() } else { one.address.clone() };
+            self.lost.extend(odd.iter().map(|one| format!("{name}: {:?} is no address", text(one))));
+            valid
         };
-        let mailboxes = |address: Option<&mail_parser::Address<'_>>| -> Vec<Mailbox> {
-            let each = address.into_iter().flat_map(|list| list.iter());
-            each.filter_map(|one| Some(Mailbox { name: one.name().map(str::to_owned), address: one.address()?.to_owned() })).collect()
+        let mut from = listed("From").into_iter();
+        let (to, cc, reply_to, sender) = (listed("To"), listed("Cc"), listed("Reply-To"), listed("Sender"));
+        self.from = match (from.next(), reverse_path) {
+            (Some(first), _) => first,
+            (None, Some(address)) => {
+                self.lost.extend(head.first("from").map(|_| "From: it has no address, and the envelope's is used".to_owned()));
+                Mailbox { name: None, address: address.to_string() }
+            }
+            (None, None) => return Err(Failure::Unsuitable(Diagnostic::local("the message says nowhere who it is from"))),
         };
-        Ok(Self {
-            from: mailboxes(message.from()).into_iter().next().unwrap_or_default(),
-            reply_to: mailboxes(message.reply_to()),
-            to: mailboxes(message.to()),
-            cc: mailboxes(message.cc()),
-            subject: message.subject().unwrap_or_default().to_owned(),
-            text: message.body_text(0).map(Into::into),
-            ..Self::default()
-        })
+        self.lost.extend(from.map(|further| format!("From: {further} beside the first")));
+        (self.to, self.cc, self.reply_to) = (to, cc, reply_to);
+        self.sender = sender.into_iter().next().filter(|sender| !sender.address.eq_ignore_ascii_case(&self.from.address));
+        self.lost.extend(self.sender.as_ref().map(|_| Self::LOST_SENDER.to_owned()));
+        Ok(())
+    }
+
+    fn read_header(&mut self, head: &Head) {
+        self.subject = head.first("subject").map(|field| field.decoded()).unwrap_or_default();
+        let damaged = self.subject.contains(char::REPLACEMENT_CHARACTER);
+        self.lost.extend(damaged.then(|| "Subject: octets that mean nothing in its charset, which were replaced".to_owned()));
+        let said = |name: &str| head.first(name).map(|field| field.text()).filter(|text| !text.is_empty());
+        self.message_id = said("message-id");
+        self.date = said("date");
+        self.lost.extend(self.message_id.as_ref().map(|_| Self::LOST_MESSAGE_ID.to_owned()));
+        self.lost.extend(self.date.as_ref().map(|_| Self::LOST_DATE.to_owned()));
+        for name in ["Subject", "Sender", "Date", "Message-ID"] {
+            if head.all(name).count() > 1 {
+                self.lost.push(format!("{name}: it is there more than once, and the first counts"));
+            }
+        }
+        if head.all("dkim-signature").next().is_some() {
+            self.lost.push("DKIM-Signature: the message that was signed does not go on".to_owned());
+        }
+        for field in &head.fields {
+            let name = field.name.to_ascii_lowercase();
+            if OWN.contains(&name.as_str())
+                || TRANSPORT.contains(&name.as_str())
+                || name.starts_with("content-")
+                || name.starts_with("arc-")
+            {
+                continue;
+            }
+            if field.is_damaged() {
+                self.lost.push(format!("{}: octets that are no UTF-8, which were replaced", field.name));
+            }
+            self.headers.push((field.name.clone(), field.text()));
+        }
+        if head.odd_lines > 0 {
+            self.lost.push(format!("lines of the header that are no fields: {}", head.odd_lines));
+        }
+    }
+
+    /// Says where the people shown are others than those who are told.
+    fn compare(&mut self, attempt: &Attempt) {
+        let is_told = |shown: &Mailbox| attempt.recipients().any(|(_, told)| told.address.as_str().eq_ignore_ascii_case(&shown.address));
+        let absent: Vec<&str> =
+            self.to.iter().chain(&self.cc).filter(|shown| !is_told(shown)).map(|shown| shown.address.as_str()).collect();
+        if let Some(first) = absent.first() {
+            let more = if absent.len() > 1 { format!(" and {} more", absent.len() - 1) } else { String::new() };
+            self.lost.push(format!("To and Cc: {first}{more}, who are shown and get no copy by this call"));
+        }
+        if !self.to.iter().any(is_told) {
+            self.lost.push(match self.cc.iter().any(is_told) {
+                true => "Cc: it is shown as To, since nobody else is there".to_owned(),
+                false => "To: each recipient is shown alone, since the header shows none of them".to_owned(),
+            });
+        }
     }
 
     /// The calls that tell the attempt's recipients, and nobody else, to an API that wants at least one
     /// `to`: one call for all of whom any is shown in To or Cc. If none is, each gets a call of its own,
-    /// so that nobody is shown to the others.
+    /// so that nobody is shown to the others. An address that differs from another only in case has one
+    /// of its own, too: it may be another mailbox, and APIs refuse what looks the same.
     #[must_use]
     pub fn addressed(&self, attempt: &Attempt) -> Vec<(Vec<RecipientIndex>, Addressed)> {
         let shown = |list: &[Mailbox], address: &str| list.iter().find(|one| one.address.eq_ignore_ascii_case(address)).cloned();
-        let (mut all, mut every) = (Addressed::default(), Vec::new());
+        let (mut all, mut every, mut calls) = (Addressed::default(), Vec::new(), Vec::new());
+        let mut placed = HashSet::new();
+        let alone = |index, one| (vec![index], Addressed { to: vec![one], ..Addressed::default() });
         for (index, recipient) in attempt.recipients() {
-            every.push(index);
             let address = recipient.address.as_str();
             // The envelope's spelling counts: it is what was accepted.
             let named = |one: Mailbox| Mailbox { address: address.to_owned(), ..one };
+            if !placed.insert(address.to_lowercase()) {
+                calls.push(alone(index, named(Mailbox::default())));
+                continue;
+            }
+            every.push(index);
             match (shown(&self.to, address), shown(&self.cc, address)) {
                 (Some(to), _) => all.to.push(named(to)),
                 (None, Some(cc)) => all.cc.push(named(cc)),
@@ -117,10 +269,108 @@ impl Fields {
         if all.to.is_empty() {
             all.to = std::mem::take(&mut all.cc);
         }
-        if all.to.is_empty() {
-            let alone = |(index, one)| (vec![index], Addressed { to: vec![one], ..Addressed::default() });
-            return every.into_iter().zip(all.bcc).map(alone).collect();
+        let mut first: Vec<_> = match all.to.is_empty() {
+            true => every.into_iter().zip(all.bcc).map(|(index, one)| alone(index, one)).collect(),
+            false => vec![(every, all)],
+        };
+        first.append(&mut calls);
+        first
+    }
+
+    /// Whether there is no text at all. APIs that refuse that get a space.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        [&self.text, &self.html].into_iter().flatten().all(|text| text.trim().is_empty())
+    }
+
+    /// For APIs that can speak only of addresses in ASCII.
+    ///
+    /// # Errors
+    /// `Unsuitable`, naming the address that is not.
+    pub fn only_ascii(&self, attempt: &Attempt) -> Result<(), Failure> {
+        let told = attempt.recipients().map(|(_, recipient)| recipient.address.as_str());
+        let shown = std::iter::once(&self.from).chain(&self.reply_to).map(|one| one.address.as_str());
+        match shown.chain(told).find(|address| !address.is_ascii()) {
+            Some(address) => Err(Failure::Unsuitable(Diagnostic::local(format!("this API takes no address outside ASCII: {address}")))),
+            None => Ok(()),
         }
-        vec![(every, all)]
+    }
+
+    /// Keeps the header fields for which `takes` says so, by their name in lower case; the others are
+    /// lost, because of `why`.
+    pub fn keep_headers(&mut self, takes: impl Fn(&str) -> bool, why: &str) {
+        let (kept, refused): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.headers).into_iter().partition(|(name, _)| takes(&name.to_ascii_lowercase()));
+        self.headers = kept;
+        self.lost.extend(refused.into_iter().map(|(name, _)| format!("{name}: {why}")));
+    }
+
+    /// The header fields for an API that takes each name once, and what that loses: of two fields with
+    /// the same name the first is kept, since it is nowhere said that their values can be joined.
+    #[must_use]
+    pub fn unique_headers(&self) -> (Map<String, Value>, Vec<String>) {
+        let (mut unique, mut lost, mut seen) = (Map::new(), Vec::new(), HashSet::new());
+        for (name, value) in &self.headers {
+            if seen.insert(name.to_ascii_lowercase()) {
+                unique.insert(name.clone(), value.as_str().into());
+            } else {
+                lost.push(format!("{name}: it is there more than once, and the first is kept"));
+            }
+        }
+        lost.dedup();
+        (unique, lost)
+    }
+
+    /// Message-ID, for an API that keeps it.
+    pub fn take_message_id(&mut self) -> Option<String> {
+        self.found(Self::LOST_MESSAGE_ID);
+        self.message_id.clone()
+    }
+
+    /// Date, for an API that keeps it.
+    pub fn take_date(&mut self) -> Option<String> {
+        self.found(Self::LOST_DATE);
+        self.date.clone()
+    }
+
+    /// Sender, for an API that has a member for it.
+    pub fn take_sender(&mut self) -> Option<Mailbox> {
+        self.found(Self::LOST_SENDER);
+        self.sender.clone()
+    }
+
+    /// The invitation, for an API that takes it beside the texts; it is no attachment any more then.
+    pub fn take_calendar(&mut self) -> Option<Calendar> {
+        self.found(Self::LOST_CALENDAR);
+        let calendar = self.calendar.take()?;
+        if calendar.attachment < self.attachments.len() {
+            self.attachments.remove(calendar.attachment);
+        }
+        Some(calendar)
+    }
+
+    fn found(&mut self, note: &str) {
+        self.lost.retain(|lost| lost != note);
+    }
+
+    /// The same delivery, with what was lost in the receipt of everyone to whom it was relayed.
+    pub fn told(&self, delivery: Delivery) -> Delivery {
+        with_lost(delivery, &self.lost)
+    }
+}
+
+impl Mailbox {
+    fn is_valid(&self) -> bool {
+        Address::parse(&self.address).is_ok()
+    }
+}
+
+impl fmt::Display for Mailbox {
+    /// As in a header (RFC 5322 section 3.4), without encoded words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "\"{}\" <{}>", name.replace('\\', "\\\\").replace('"', "\\\""), self.address),
+            None => f.write_str(&self.address),
+        }
     }
 }

@@ -93,7 +93,7 @@ impl Gateway<SqliteSpool> {
     /// [`StartError`] says which part could not be had. Nothing is left running then.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         // What can be wrong with the config comes first, before anything on disk is touched.
-        let context = Context::new(&config.server.hostname)?;
+        let context = Context::new(&config.server.hostname)?.with_state(config.server.data_dir.join("providers"));
         let connected = config.connect(&context)?;
         for caution in cautions(config, &connected) {
             warn!("{caution}");

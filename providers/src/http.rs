@@ -9,6 +9,7 @@ pub mod progress;
 pub mod retry_after;
 pub mod verdict;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +55,13 @@ impl Context {
             .pool_idle_timeout(Duration::from_secs(20))
             .tcp_nodelay(true)
             .build()?;
-        Ok(Self { hostname: hostname.into(), tls: Arc::new(tls), http })
+        Ok(Self { hostname: hostname.into(), tls: Arc::new(tls), http, state: None })
+    }
+
+    /// The same, with a directory for what must survive a restart.
+    #[must_use]
+    pub fn with_state(self, directory: impl Into<PathBuf>) -> Self {
+        Self { state: Some(directory.into()), ..self }
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a `[provider.<kind>.<name>]` table becomes a provider.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::contract::{Capabilities, Connected, ProviderName};
@@ -14,6 +15,9 @@ pub struct Context {
     pub tls: Arc<rustls::ClientConfig>,
     /// The one HTTP client.
     pub http: reqwest::Client,
+    /// A directory for what a provider must know again after a restart, such as a refresh token that
+    /// replaced the one in the config. Made when it is needed; `None`: such things are forgotten.
+    pub state: Option<PathBuf>,
 }
 
 /// One kind's settings, as they stand in the config file.

@@ -1,0 +1,167 @@
+//! The message as a service must get it that takes the recipients from the header.
+//!
+//! Who receives is what the envelope says, for this attempt. So To and Cc keep the recipients that they
+//! show and lose everybody else, all others are in one Bcc field, which such a service takes out, and what the
+//! message brought as Bcc is gone. Everything else stays as it was, octet for octet: To and Cc, too, where
+//! there is nothing to take out.
+//!
+//! Addresses are read strictly. What could be read in two ways (no comma, a route, a comment within an
+//! address) is taken out, and whoever was meant by it, if a recipient, gets the message by Bcc.
+
+mod list;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+
+use crate::contract::{Attempt, Diagnostic, Failure};
+use list::{Entry, Mailbox, entries};
+
+/// The attempt's message for a service that takes the recipients from the header. A message without From
+/// gets `from`.
+///
+/// # Errors
+/// `Unavailable` when the spool's file cannot be read.
+pub async fn of(attempt: &Attempt, from: Option<&str>) -> Result<Vec<u8>, Failure> {
+    let bytes = match attempt.message.body.bytes().await {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            return Err(Failure::Unavailable(Diagnostic::local(format!("the message cannot be read from the spool: {error}"))));
+        }
+    };
+    let recipients: Vec<&str> = attempt.recipients().map(|(_, one)| one.address.as_str()).collect();
+    Ok(readdressed(&bytes, &recipients, from))
+}
+
+/// `message` with a header that tells exactly `recipients`, and with `from` if it says nothing about that.
+#[must_use]
+pub fn readdressed(message: &[u8], recipients: &[&str], from: Option<&str>) -> Vec<u8> {
+    let (fields, body) = split(message);
+    let wanted: HashSet<String> = recipients.iter().map(|address| address.to_lowercase()).collect();
+    let mut shown = HashSet::new();
+    let mut kept = Vec::with_capacity(body + 256);
+    let (mut has_from, mut is_sound) = (false, true);
+    for field in fields {
+        match Name::of(field) {
+            Name::From => has_from = true,
+            Name::HiddenCopy => continue,
+            Name::Recipients { is_resent } => {
+                let addresses = narrow(field, &wanted, &mut kept);
+                // Nobody reads the recipients from Resent-To, and not from behind a line that is no field.
+                if is_sound && !is_resent {
+                    shown.extend(addresses);
+                }
+                continue;
+            }
+            Name::Other => {}
+            Name::None => is_sound = false,
+        }
+        kept.extend_from_slice(field);
+    }
+    let mut new = Vec::with_capacity(message.len() + 256);
+    if let (false, Some(from)) = (has_from, from) {
+        new.extend_from_slice(format!("From: <{from}>\r\n").as_bytes());
+    }
+    let mut told = HashSet::new();
+    let hidden = recipients.iter().filter(|address| {
+        let address = address.to_lowercase();
+        !shown.contains(&address) && told.insert(address)
+    });
+    let hidden: Vec<String> = hidden.map(|address| format!("<{address}>")).collect();
+    if !hidden.is_empty() {
+        // At the top, where every reader of headers has to come by.
+        new.extend_from_slice(format!("Bcc: {}\r\n", hidden.join(",\r\n ")).as_bytes());
+    }
+    new.extend_from_slice(&kept);
+    new.extend_from_slice(&message[body..]);
+    new
+}
+
+/// What a field is about, as far as it matters here.
+enum Name {
+    From,
+    HiddenCopy,
+    Recipients {
+        is_resent: bool,
+    },
+    Other,
+    /// It is no field at all.
+    None,
+}
+
+impl Name {
+    fn of(field: &[u8]) -> Self {
+        let Some(colon) = memchr::memchr(b':', field) else { return Self::None };
+        // White space before the colon is obsolete, and not unheard of (RFC 5322 section 4.5).
+        let name = field[..colon].trim_ascii_end().to_ascii_lowercase();
+        match &name[..] {
+            b"from" => Self::From,
+            b"bcc" | b"resent-bcc" => Self::HiddenCopy,
+            b"to" | b"cc" => Self::Recipients { is_resent: false },
+            b"resent-to" | b"resent-cc" => Self::Recipients { is_resent: true },
+            name if !name.is_empty() && name.iter().all(u8::is_ascii_graphic) => Self::Other,
+            _ => Self::None,
+        }
+    }
+}
+
+/// The fields of the header, each with its line ends, and where what follows them begins: the empty line.
+fn split(message: &[u8]) -> (Vec<&[u8]>, usize) {
+    let (mut fields, mut start, mut at) = (Vec::new(), 0, 0);
+    while at < message.len() {
+        let rest = &message[at..];
+        let is_empty = rest.starts_with(b"\r\n") || rest.starts_with(b"\n");
+        let goes_on = rest.starts_with(b" ") || rest.starts_with(b"\t");
+        if start < at && !goes_on {
+            fields.push(&message[start..at]);
+            start = at;
+        }
+        if is_empty {
+            break;
+        }
+        at += memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+    }
+    if start < at {
+        fields.push(&message[start..at]);
+    }
+    (fields, at)
+}
+
+/// Writes a field with those that are `wanted`: as it is if that is everybody, and not at all if it is
+/// nobody. Returns who that is.
+fn narrow(field: &[u8], wanted: &HashSet<String>, to: &mut Vec<u8>) -> Vec<String> {
+    let colon = memchr::memchr(b':', field).map_or(0, |at| at + 1);
+    // A list whose end cannot be told has nobody in it.
+    let entries = entries(&field[colon..]).unwrap_or_else(|| vec![Entry::Mailbox(Mailbox { text: &[], address: None })]);
+    let mut shown = Vec::new();
+    let mut is_all = true;
+    let mut texts: Vec<Vec<u8>> = Vec::new();
+    let mut wants = |mailbox: &Mailbox<'_>| {
+        let address = mailbox.address.as_ref().map(|address| address.as_str().to_lowercase()).filter(|address| wanted.contains(address));
+        is_all &= address.is_some();
+        let is_wanted = address.is_some();
+        shown.extend(address);
+        is_wanted
+    };
+    for entry in &entries {
+        match entry {
+            Entry::Mailbox(mailbox) if wants(mailbox) => texts.push(mailbox.text.to_vec()),
+            Entry::Mailbox(_) => {}
+            Entry::Group { name, members } => {
+                let texts_of: Vec<&[u8]> = members.iter().filter(|member| wants(member)).map(|member| member.text).collect();
+                if members.is_empty() || !texts_of.is_empty() {
+                    texts.push([name, &b": "[..], &texts_of.join(&b",\r\n "[..]), &b";"[..]].concat());
+                }
+            }
+        }
+    }
+    if is_all {
+        to.extend_from_slice(field);
+    } else if !texts.is_empty() {
+        to.extend_from_slice(&field[..colon]);
+        to.push(b' ');
+        to.extend_from_slice(&texts.join(&b",\r\n "[..]));
+        to.extend_from_slice(b"\r\n");
+    }
+    shown
+}

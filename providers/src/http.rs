@@ -4,8 +4,11 @@
 //! authorities are the same everywhere.
 
 pub mod api;
+pub mod dry_run;
+pub mod multipart;
 pub mod parts;
 pub mod progress;
+pub mod raw;
 pub mod retry_after;
 pub mod verdict;
 

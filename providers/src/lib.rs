@@ -22,6 +22,7 @@ pub mod capture;
 pub mod conformance;
 pub mod contract;
 pub mod http;
+pub mod mailgun;
 pub mod mime;
 pub mod oauth;
 pub mod registry;
@@ -34,6 +35,7 @@ pub mod smarthost;
 // Every provider this build can speak to.
 registry::registry! {
     capture,
+    mailgun,
     sendgrid,
     #[cfg(feature = "ses")]
     ses,

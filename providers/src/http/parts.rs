@@ -1,12 +1,14 @@
 //! A message in several calls: what became of each, and what that is together.
 
+use std::collections::VecDeque;
+
 use super::api::Part;
 use crate::contract::{Delivery, Diagnostic, Failure, Outcome, RecipientIndex, Report};
 
 /// Calls that are made one after the other, until one of them says that the next would fare no better.
 #[derive(Debug)]
 pub struct Turns<P> {
-    waiting: std::vec::IntoIter<(Vec<RecipientIndex>, P)>,
+    waiting: VecDeque<(Vec<RecipientIndex>, P)>,
     done: Vec<(Vec<RecipientIndex>, Part)>,
     goes_on: bool,
 }
@@ -15,12 +17,12 @@ impl<P> Turns<P> {
     /// A call for each of these.
     #[must_use]
     pub fn new(parts: Vec<(Vec<RecipientIndex>, P)>) -> Self {
-        Self { waiting: parts.into_iter(), done: Vec::new(), goes_on: true }
+        Self { waiting: parts.into(), done: Vec::new(), goes_on: true }
     }
 
     /// The next call to make, and for whom.
     pub fn next_call(&mut self) -> Option<(Vec<RecipientIndex>, P)> {
-        if self.goes_on { self.waiting.next() } else { None }
+        if self.goes_on { self.waiting.pop_front() } else { None }
     }
 
     /// What became of it.
@@ -33,9 +35,20 @@ impl<P> Turns<P> {
         self.done.push((recipients, part));
     }
 
+    /// Two calls in place of one that was refused for somebody in it, without saying for whom: so it is
+    /// found out. Nobody got that one.
+    pub fn halve(&mut self, mut recipients: Vec<RecipientIndex>, what: P)
+    where
+        P: Clone,
+    {
+        let second = recipients.split_off(recipients.len() / 2);
+        self.waiting.push_front((second, what.clone()));
+        self.waiting.push_front((recipients, what));
+    }
+
     /// What all of that is together.
     pub fn end(self) -> Delivery {
-        let unasked: Vec<RecipientIndex> = self.waiting.flat_map(|(recipients, _)| recipients).collect();
+        let unasked: Vec<RecipientIndex> = self.waiting.into_iter().flat_map(|(recipients, _)| recipients).collect();
         combine(self.done, &unasked)
     }
 }
@@ -96,5 +109,16 @@ mod tests {
         assert_eq!(names(combine(vec![(vec![a], taken()), (vec![b], bad())], &[])), ["relayed", "bounced"]);
         assert_eq!(names(combine(vec![(vec![b], bad()), (vec![a], taken())], &[])), ["bounced", "relayed"]);
         assert_eq!(names(combine(vec![(vec![a], bad()), (vec![b], down())], &[c])), ["bounced", "deferred", "deferred"]);
+    }
+
+    #[test]
+    fn a_call_that_was_halved_is_made_in_two_in_the_same_order() {
+        let [a, b, c] = [0, 1, 2].map(RecipientIndex);
+        let mut turns = Turns::new(vec![(vec![a, b, c], "x")]);
+        let (recipients, what) = turns.next_call().unwrap();
+        turns.halve(recipients, what);
+        assert_eq!(turns.next_call(), Some((vec![a], "x")));
+        assert_eq!(turns.next_call(), Some((vec![b, c], "x")));
+        assert_eq!(turns.next_call(), None);
     }
 }

@@ -3,7 +3,18 @@
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
+use postrider_providers::conformance::http_api::Request;
 use serde_json::Value;
+
+/// A part of a form.
+pub struct FormPart {
+    /// Its name.
+    pub name: String,
+    /// Its file name, if it is a file.
+    pub file: Option<String>,
+    /// Its octets.
+    pub value: Vec<u8>,
+}
 
 /// `base` with what `more` says.
 pub fn settings(mut base: Value, more: Value) -> Value {
@@ -52,4 +63,25 @@ pub fn distinct(addresses: &[String]) {
     for address in addresses {
         assert!(seen.insert(address.to_lowercase()), "{address} is there twice");
     }
+}
+
+/// The parts of `multipart/form-data` (RFC 7578).
+pub fn form(request: &Request) -> Vec<FormPart> {
+    let boundary = request.header("content-type").unwrap().strip_prefix("multipart/form-data; boundary=").unwrap();
+    let delimiter = format!("\r\n--{boundary}");
+    let body = [b"\r\n", request.body.as_slice()].concat();
+    let ends: Vec<usize> = memchr::memmem::find_iter(&body, delimiter.as_bytes()).collect();
+    assert_eq!(&body[ends.last().unwrap() + delimiter.len()..], b"--\r\n", "the form has its end");
+    let part = |pair: &[usize]| {
+        let part = body[pair[0] + delimiter.len()..pair[1]].strip_prefix(b"\r\n").unwrap();
+        let at = memchr::memmem::find(part, b"\r\n\r\n").unwrap();
+        let head = std::str::from_utf8(&part[..at]).unwrap();
+        let disposition = head.lines().next().unwrap().strip_prefix("Content-Disposition: form-data; ").unwrap();
+        let parameter = |name: &str| {
+            let value = disposition.split("; ").find_map(|one| one.strip_prefix(name))?;
+            Some(value.strip_prefix("=\"").unwrap().strip_suffix('"').unwrap().to_owned())
+        };
+        FormPart { name: parameter("name").unwrap(), file: parameter("filename"), value: part[at + 4..].to_vec() }
+    };
+    ends.windows(2).map(part).collect()
 }

@@ -31,6 +31,7 @@ pub mod sendgrid;
 pub mod ses;
 pub mod settings;
 pub mod smarthost;
+pub mod sparkpost;
 
 // Every provider this build can speak to.
 registry::registry! {
@@ -40,4 +41,5 @@ registry::registry! {
     #[cfg(feature = "ses")]
     ses,
     smarthost,
+    sparkpost,
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::http_api::{Answer, FakeApi, Request};
-use super::{Arranged, Arranging, Behaviour, Seen, Subject, attempt, content, nobody};
+use super::{Arranged, Arranging, Behaviour, Seen, Subject, attempt, content, is_in_doubt, nobody};
 use crate::contract::{Delivery, DynProvider, Failure, Outcome};
 use crate::http::verdict::{Rule, Verdict};
 
@@ -229,7 +229,7 @@ async fn every_row_has_its_verdict<S: ApiSubject + Clone>(subject: &S) {
             (Ok(report), verdict) => {
                 let all = |wanted: &str| report.outcomes.iter().all(|(_, outcome)| outcome.name() == wanted);
                 match verdict {
-                    Verdict::InDoubt => all("in_doubt"),
+                    Verdict::InDoubt => is_in_doubt(&delivery),
                     Verdict::TakenBefore => all("relayed"),
                     // Those that are named bounce, the others are put off.
                     Verdict::RecipientsRefused => {

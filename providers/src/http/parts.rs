@@ -55,8 +55,12 @@ impl<P> Turns<P> {
 
 /// One answer from those of all parts, and from the recipients that were not asked about any more.
 pub fn combine(parts: Vec<(Vec<RecipientIndex>, Part)>, unasked: &[RecipientIndex]) -> Delivery {
-    let nothing_else = parts.iter().all(|(_, part)| matches!(part, Part::Failed(Failure::Rejected(_)))) || parts.len() == 1;
-    if nothing_else && let Some((_, Part::Failed(failure))) = parts.first() {
+    // What all parts say of the message is said of the message.
+    let all = |wanted: fn(&Failure) -> bool| parts.iter().all(|(_, part)| matches!(part, Part::Failed(failure) if wanted(failure)));
+    let alike = all(|failure| matches!(failure, Failure::Rejected(_))) || all(|failure| matches!(failure, Failure::Unsuitable(_)));
+    if (alike || parts.len() == 1)
+        && let Some((_, Part::Failed(failure))) = parts.first()
+    {
         return Err(failure.clone());
     }
     let mut outcomes = Vec::new();
@@ -101,10 +105,12 @@ mod tests {
         let taken = || Part::Answered(vec![(a, Outcome::Relayed(Receipt::default()))]);
         let down = || Part::Failed(Failure::Unavailable(Diagnostic::local("down")));
         let bad = || Part::Failed(Failure::Rejected(Diagnostic::local("bad")));
+        let large = || Part::Failed(Failure::Unsuitable(Diagnostic::local("large")));
         let names = |delivery: Delivery| -> Vec<&str> { delivery.unwrap().outcomes.iter().map(|(_, outcome)| outcome.name()).collect() };
 
         assert_eq!(combine(vec![(vec![a], down())], &[b, c]), Err(Failure::Unavailable(Diagnostic::local("down"))));
         assert_eq!(combine(vec![(vec![a], bad()), (vec![b], bad())], &[]), Err(Failure::Rejected(Diagnostic::local("bad"))));
+        assert_eq!(combine(vec![(vec![a], large()), (vec![b], large())], &[]), Err(Failure::Unsuitable(Diagnostic::local("large"))));
         assert_eq!(names(combine(vec![(vec![a], taken()), (vec![b], down())], &[c])), ["relayed", "deferred", "deferred"]);
         assert_eq!(names(combine(vec![(vec![a], taken()), (vec![b], bad())], &[])), ["relayed", "bounced"]);
         assert_eq!(names(combine(vec![(vec![b], bad()), (vec![a], taken())], &[])), ["bounced", "relayed"]);

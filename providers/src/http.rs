@@ -4,6 +4,7 @@
 //! authorities are the same everywhere.
 
 pub mod api;
+pub mod credential;
 pub mod dry_run;
 pub mod multipart;
 pub mod parts;

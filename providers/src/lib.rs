@@ -18,6 +18,7 @@
 //! `examples/custom_provider.rs`.
 
 pub mod capture;
+pub mod cloudflare;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod contract;
@@ -36,6 +37,7 @@ pub mod sparkpost;
 // Every provider this build can speak to.
 registry::registry! {
     capture,
+    cloudflare,
     mailgun,
     sendgrid,
     #[cfg(feature = "ses")]

@@ -17,6 +17,7 @@ use crate::contract::{
     SizeLimit,
 };
 use crate::http::api::{self, Accepted, Answer, Part, Reading, Refused, Timeouts};
+use crate::http::credential::credential;
 use crate::http::dry_run::dry_run;
 use crate::http::parts::Turns;
 use crate::http::raw;
@@ -155,11 +156,7 @@ impl Config {
 impl Settings for Config {
     fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError> {
         self.timeouts.check()?;
-        let key = self.api_key.read().map_err(|error| SettingsError::new("api_key", error))?;
-        let Ok(mut key) = HeaderValue::from_str(&key) else {
-            return Err(SettingsError::new("api_key", "it has characters that no key has; is it the whole key and nothing else?"));
-        };
-        key.set_sensitive(true);
+        let key = credential("api_key", &self.api_key, "")?;
         if let Some(address) = &self.return_path
             && let Err(error) = Address::parse(address)
         {

@@ -17,6 +17,7 @@
 //! How to write one, step by step: `docs/adding-a-provider.md`. One outside this tree, running:
 //! `examples/custom_provider.rs`.
 
+pub mod brevo;
 pub mod capture;
 pub mod cloudflare;
 #[cfg(feature = "conformance")]
@@ -36,6 +37,7 @@ pub mod sparkpost;
 
 // Every provider this build can speak to.
 registry::registry! {
+    brevo,
     capture,
     cloudflare,
     mailgun,

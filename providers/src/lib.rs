@@ -25,6 +25,7 @@ pub mod conformance;
 pub mod contract;
 pub mod http;
 pub mod mailgun;
+pub mod mailjet;
 pub mod mime;
 pub mod oauth;
 pub mod registry;
@@ -41,6 +42,7 @@ registry::registry! {
     capture,
     cloudflare,
     mailgun,
+    mailjet,
     sendgrid,
     #[cfg(feature = "ses")]
     ses,

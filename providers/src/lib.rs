@@ -25,6 +25,7 @@ pub mod conformance;
 pub mod contract;
 pub mod http;
 pub mod mailgun;
+pub mod mailersend;
 pub mod mailjet;
 pub mod mime;
 pub mod oauth;
@@ -42,6 +43,7 @@ registry::registry! {
     capture,
     cloudflare,
     mailgun,
+    mailersend,
     mailjet,
     sendgrid,
     #[cfg(feature = "ses")]

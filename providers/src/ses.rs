@@ -2,273 +2,263 @@
 //!
 //! The envelope goes into `Destination`, so headers neither add nor remove a recipient. SES takes no
 //! reverse-path: `FromEmailAddress` is the closest thing, names the identity that is charged and
-//! checked, and is where SES sends its bounces, so it is set to the reverse-path. SES replaces Date
-//! and Message-ID, and takes 50 recipients in one call; more are split here.
+//! checked, and is where SES sends its bounces unless `feedback_address` says otherwise, so it is set to
+//! the reverse-path. SES replaces Date and Message-ID.
+//!
+//! `EndpointId` (a global endpoint over several regions) is not offered: its requests are signed with
+//! SigV4A, for which the SDK would bring a second implementation of elliptic curves.
 
-mod parts;
+mod account;
+mod credentials;
+mod identity;
+mod rules;
+mod settings;
 mod transport;
-mod verdict;
-
-use std::sync::Arc;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_sesv2::Client;
-use aws_sdk_sesv2::config::{Credentials, SharedCredentialsProvider, StalledStreamProtectionConfig};
+use aws_sdk_sesv2::config::{IdentityCache, StalledStreamProtectionConfig};
 use aws_sdk_sesv2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sesv2::operation::get_account::GetAccountOutput;
 use aws_sdk_sesv2::primitives::Blob;
-use aws_sdk_sesv2::types::{Destination, EmailContent, RawMessage};
+use aws_sdk_sesv2::types::{Destination, EmailContent, MessageTag, RawMessage};
 use aws_smithy_runtime_api::http::Response;
-use tokio::sync::OnceCell;
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use self::parts::unverified_recipients;
+use self::credentials::{Role, Source};
+use self::identity::{Fault, fault};
+pub use self::rules::{QUOTA_PAUSE, RATE_PAUSE, RULES, SANDBOX};
+pub use self::settings::Config;
 use self::transport::Transport;
-use self::verdict::Verdict;
 use crate::contract::{
-    Attempt, Capabilities, Connected, ContentForm, Delivery, Diagnostic, Failure, Outcome, Probed, Provider, ProviderName, Receipt,
-    RecipientIndex, Report, SizeLimit,
+    Allowance, Attempt, Capabilities, ContentForm, Delivery, Diagnostic, Failure, Outcome, Probed, Provider, Report, SizeLimit,
 };
-use crate::http::api::{Part, Timeouts, chain, endpoint};
+use crate::http::api::{Answer, Part, Reading, Timeouts, chain, conclude};
 use crate::http::parts::combine;
 use crate::http::progress::{Patience, Progress, Silence};
-use crate::registry::{Context, Settings, SettingsError};
-use crate::settings::{LimitSettings, Rewrite, Secret, Span};
+use crate::http::verdict::{Verdict, judge};
+use crate::settings::Span;
 
-/// The most recipients in one call.
-const MAX_RECIPIENTS: usize = 50;
-
-/// SES takes 40 MB after base64, without saying which MB: this is the smaller reading.
+/// SES takes 40 MB after base64, without saying which MB: this is the smaller reading. And 50 recipients
+/// in one call. <https://docs.aws.amazon.com/ses/latest/dg/quotas.html>
 const CAPABILITIES: Capabilities = Capabilities {
     content: ContentForm::RawMostly,
     reverse_path: false,
     max_size: Some(SizeLimit::base64(40_000_000)),
+    max_recipients: Some(50),
     smtputf8: false,
     null_sender: false,
     sender_identity: true,
     ..Capabilities::EVERYTHING
 };
 
-/// The largest message, in octets.
-const MAX_SIZE: u64 = 40_000_000 / 4 * 3;
-
-/// How many handovers run at the same time, unless the limits say otherwise.
-const DEFAULT_CONCURRENCY: usize = 20;
-
-/// `[provider.ses.<name>]`
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The AWS region, as in `"eu-west-1"`.
-    pub region: String,
-    /// The access key's id. Absent: the AWS default chain (environment, profile, container, instance).
-    pub access_key_id: Option<Secret>,
-    /// The access key's secret.
-    pub secret_access_key: Option<Secret>,
-    /// The token of temporary credentials.
-    pub session_token: Option<Secret>,
-    /// The configuration set that messages are sent with.
-    pub configuration_set: Option<String>,
-    /// Another URL than the region's own, for tests and private links.
-    pub endpoint: Option<String>,
-    /// How long to wait, for each phase.
-    #[serde(default)]
-    pub timeouts: Timeouts,
-    /// What the administrator or the account allows.
-    #[serde(default)]
-    pub limits: LimitSettings,
-    /// In whose name mail is handed over.
-    pub rewrite: Option<Rewrite>,
-}
-
 /// The provider.
 struct Ses {
-    config: Config,
-    credentials: Option<Credentials>,
+    region: String,
+    endpoint: Option<String>,
+    source: Source,
+    role: Option<Role>,
+    timeouts: Timeouts,
+    told: Told,
     http: reqwest::Client,
-    /// Made at first use: the default chain may have to ask the network.
-    client: OnceCell<Client>,
+    /// Made at first use, and again when its credentials have expired; with the number of it.
+    client: Mutex<(u64, Option<Client>)>,
 }
 
-impl Config {
-    fn credentials(&self) -> Result<Option<Credentials>, SettingsError> {
-        let read = |key, secret: &Secret| secret.read().map_err(|error| SettingsError::new(key, error));
-        match (&self.access_key_id, &self.secret_access_key) {
-            (None, None) if self.session_token.is_some() => {
-                Err(SettingsError::new("session_token", "a session token needs `access_key_id` and `secret_access_key` beside it"))
-            }
-            (None, None) => Ok(None),
-            (Some(_), None) => Err(SettingsError::new("access_key_id", "an access key needs `secret_access_key` beside it")),
-            (None, Some(_)) => Err(SettingsError::new("secret_access_key", "a secret access key needs `access_key_id` beside it")),
-            (Some(id), Some(secret)) => {
-                let token = self.session_token.as_ref().map(|token| read("session_token", token)).transpose()?;
-                let (id, secret) = (read("access_key_id", id)?, read("secret_access_key", secret)?);
-                Ok(Some(Credentials::new(id, secret, token, None, "postrider")))
-            }
-        }
-    }
-
-    fn check(&self) -> Result<(), SettingsError> {
-        if self.region.is_empty() || !self.region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-            return Err(SettingsError::new("region", format!("{:?} is no AWS region; expected one such as \"eu-west-1\"", self.region)));
-        }
-        endpoint(self.endpoint.as_deref(), "https://email.amazonaws.com")?;
-        self.timeouts.check()
-    }
+/// What every message is handed over with.
+struct Told {
+    configuration_set: Option<String>,
+    tags: Option<Vec<MessageTag>>,
+    feedback_address: Option<String>,
+    tenant: Option<String>,
+    from_identity_arn: Option<String>,
 }
 
-impl Settings for Config {
-    fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError> {
-        self.check()?;
-        let credentials = self.credentials()?;
-        let ses = Ses { config: self.clone(), credentials, http: context.http.clone(), client: OnceCell::new() };
-        Ok(Connected { name, default_concurrency: DEFAULT_CONCURRENCY, provider: Arc::new(ses) })
-    }
-
-    fn limits(&self) -> &LimitSettings {
-        &self.limits
-    }
-
-    fn rewrite(&self) -> Option<&Rewrite> {
-        self.rewrite.as_ref()
-    }
-
-    fn kind_capabilities() -> Capabilities {
-        CAPABILITIES
-    }
-
-    fn destination(&self) -> String {
-        let place = self.endpoint.clone().unwrap_or_else(|| format!("https://email.{}.amazonaws.com", self.region));
-        let account = match &self.access_key_id {
-            None => "default credentials".to_owned(),
-            // The id of an access key is a name, no secret.
-            Some(Secret::Literal(id)) => format!("access key {id}"),
-            Some(other) => format!("access key {other:?}"),
-        };
-        let set = self.configuration_set.as_ref().map(|set| format!(", configuration set {set}")).unwrap_or_default();
-        format!("{place} ({}, {account}{set})", self.region)
-    }
+/// An answer that is no success, or none.
+struct Refusal {
+    code: String,
+    verdict: Option<Verdict>,
+    answer: Option<Answer>,
+    text: String,
 }
 
 impl Ses {
-    async fn client(&self) -> &Client {
-        self.client.get_or_init(|| self.make_client()).await
+    /// The client to use now, and its number.
+    async fn client(&self) -> (u64, Client) {
+        let mut slot = self.client.lock().await;
+        let (number, client) = &mut *slot;
+        if let Some(client) = client {
+            return (*number, client.clone());
+        }
+        *number += 1;
+        let made = self.make_client().await;
+        (*number, client.insert(made).clone())
+    }
+
+    /// Forgets the client with this number, and with it the credentials that it had. Says whether others
+    /// may be had: a key in the config stays what it is.
+    async fn forget(&self, expired: u64) -> bool {
+        let mut slot = self.client.lock().await;
+        if slot.0 == expired {
+            slot.1 = None;
+        }
+        self.role.is_some() || !matches!(self.source, Source::Key(_))
     }
 
     async fn make_client(&self) -> Client {
         let transport = Transport::new(self.http.clone(), Progress::new());
-        let credentials = match &self.credentials {
-            Some(credentials) => Some(SharedCredentialsProvider::new(credentials.clone())),
-            None => {
-                let region = Region::new(self.config.region.clone());
-                let shared = aws_config::defaults(BehaviorVersion::latest()).http_client(transport.clone()).region(region);
-                shared.load().await.credentials_provider()
-            }
-        };
+        let credentials = credentials::provider(&self.source, self.role.as_ref(), &self.region, transport.clone()).await;
         let mut builder = aws_sdk_sesv2::Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(self.config.region.clone()))
+            .region(Region::new(self.region.clone()))
             .http_client(transport)
+            .identity_cache(IdentityCache::lazy().load_timeout(self.timeouts.connect.0).build())
             // Only the queue retries: attempts behind its back could deliver twice.
             .retry_config(RetryConfig::disabled())
             // Silence is judged here, where it is known whether the message had left.
             .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         builder.set_credentials_provider(credentials);
-        builder.set_endpoint_url(self.config.endpoint.clone());
+        builder.set_endpoint_url(self.endpoint.clone());
         Client::from_conf(builder.build())
     }
 
-    /// Whether a probe that was refused has still shown what it is for. A key that may send need not
-    /// be allowed to read the account, and stand-ins for SES at another endpoint may lack that call.
-    fn is_reached<E: ProvideErrorMetadata>(&self, error: &SdkError<E, Response>) -> bool {
-        let status = error.raw_response().map(|response| response.status().as_u16());
-        match (status, error.code()) {
-            (Some(403), Some(code)) => code.starts_with("AccessDenied"),
-            (Some(404), None) => self.config.endpoint.is_some(),
-            _ => false,
-        }
-    }
-
     fn patience(&self, deadline: Option<Instant>) -> Patience {
-        Patience { connect: self.config.timeouts.connect.0, answer: self.config.timeouts.answer.0, deadline }
+        Patience { connect: self.timeouts.connect.0, answer: self.timeouts.answer.0, deadline }
     }
 
-    /// One call, for at most [`MAX_RECIPIENTS`].
-    async fn send(&self, attempt: &Attempt, part: &[(RecipientIndex, &str)], raw: RawMessage) -> Part {
+    /// Hands the message over. Says by which client, where its credentials have expired.
+    async fn send(&self, attempt: &Attempt, content: &Bytes, raw: RawMessage) -> (Part, Option<u64>) {
+        const DURING: &str = "SendEmail";
         let progress = Progress::new();
         let transport = Transport::new(self.http.clone(), progress.clone());
-        let addresses = part.iter().map(|(_, address)| (*address).to_owned()).collect();
+        let addresses = attempt.recipients().map(|(_, recipient)| recipient.address.as_str().to_owned()).collect();
         let reverse_path = attempt.message.envelope.reverse_path.address();
         let call = async {
-            self.client()
-                .await
+            let (number, client) = self.client().await;
+            let answer = client
                 .send_email()
                 .set_from_email_address(reverse_path.map(|address| address.as_str().to_owned()))
+                .set_from_email_address_identity_arn(self.told.from_identity_arn.clone())
                 .destination(Destination::builder().set_to_addresses(Some(addresses)).build())
                 .content(EmailContent::builder().raw(raw).build())
-                .set_configuration_set_name(self.config.configuration_set.clone())
+                .set_feedback_forwarding_email_address(self.told.feedback_address.clone())
+                .set_email_tags(self.told.tags.clone())
+                .set_configuration_set_name(self.told.configuration_set.clone())
+                .set_tenant_name(self.told.tenant.clone())
                 .customize()
                 .config_override(aws_sdk_sesv2::config::Builder::new().http_client(transport))
                 .send()
-                .await
+                .await;
+            (number, answer)
         };
-        let uniform = |outcome: &Outcome| Part::Answered(part.iter().map(|(index, _)| (*index, outcome.clone())).collect());
-        let answer = progress.watch(self.patience(Some(attempt.deadline)), call).await;
-        let (verdict, diagnostic) = match answer {
-            Ok(Ok(output)) => {
-                let remote_id = output.message_id().map(str::to_owned);
-                let reply = format!("200 {}", remote_id.as_deref().unwrap_or("without a MessageId"));
-                return uniform(&Outcome::Relayed(Receipt { remote_id, reply, ..Receipt::default() }));
+        let conclude =
+            |answer: &Answer, rules, reading| conclude(DURING, answer, progress.all_sent(), attempt, &attempt.recipients, rules, reading);
+        let unanswered = |verdict: Verdict, text: String, advice| {
+            let diagnostic = Diagnostic::during(DURING, text).advised(advice);
+            match verdict.failure(diagnostic) {
+                Ok(failure) => Part::Failed(failure),
+                Err(diagnostic) => Part::Answered(Report::uniform(&attempt.recipients, &Outcome::InDoubt(diagnostic)).outcomes),
             }
-            Ok(Err(error)) => judge(&error, progress.all_sent(), "SendEmail"),
+        };
+        let (number, refusal) = match progress.watch(self.patience(Some(attempt.deadline)), call).await {
             Err(Silence(silence)) => {
                 let verdict = if progress.all_sent() { Verdict::InDoubt } else { Verdict::Unavailable };
-                (verdict, Diagnostic::during("SendEmail", format!("no answer for {}", Span(silence))))
+                return (unanswered(verdict, format!("no answer for {}", Span(silence)), None), None);
             }
+            Ok((_, Ok(output))) => {
+                let answer = Answer { status: 200, headers: HeaderMap::new(), body: Bytes::new() };
+                let reading = match output.message_id() {
+                    Some(id) => Reading::accepted(Some(id.to_owned())),
+                    // Whoever answers so may be no SES.
+                    None => Reading::refused("", "an answer without the MessageId that SES gives to what it takes"),
+                };
+                return (conclude(&answer, RULES, reading), None);
+            }
+            Ok((number, Err(error))) => (number, Refusal::of(&error)),
         };
-        if verdict == Verdict::SenderRefused
-            && let Some(outcomes) = unverified_recipients(attempt, part, &diagnostic)
-        {
-            return Part::Answered(outcomes);
-        }
-        match verdict.failure(diagnostic) {
-            Ok(failure) => Part::Failed(failure),
-            Err(diagnostic) => uniform(&Outcome::InDoubt(diagnostic)),
+        let Some(answer) = &refusal.answer else {
+            let verdict = match (progress.all_sent(), refusal.verdict) {
+                (true, _) => Verdict::InDoubt,
+                (false, Some(verdict)) => verdict,
+                (false, None) => Verdict::Unavailable,
+            };
+            let advice = refusal.verdict.filter(|_| verdict == Verdict::Unauthorized).map(|_| credentials::ADVICE);
+            return (unanswered(verdict, refusal.text, advice), None);
+        };
+        let expired = rules::is_expired(&refusal.code).then_some(number);
+        let is_unverified = judge(RULES, answer.status, &refusal.code, &refusal.text).0 == Verdict::SenderRefused;
+        let fault = is_unverified.then(|| fault(&refusal.text, attempt, &attempt.recipients, content));
+        let text = match fault.and_then(Fault::words) {
+            Some(words) => format!("{} ({words})", refusal.text),
+            None => refusal.text,
+        };
+        let rules = if fault == Some(Fault::Recipients) { SANDBOX } else { RULES };
+        (conclude(answer, rules, Reading::refused(refusal.code, text)), expired)
+    }
+
+    /// The account; `None` where it cannot be told: an endpoint that lacks the call.
+    async fn account(&self) -> Result<Option<GetAccountOutput>, Failure> {
+        const DURING: &str = "GetAccount";
+        let limit = self.timeouts.connect.0 + self.timeouts.answer.0;
+        let mut renewed = false;
+        loop {
+            let call = async {
+                let (number, client) = self.client().await;
+                (number, client.get_account().send().await)
+            };
+            let (number, refusal) = match tokio::time::timeout(limit, call).await {
+                Err(_) => return Err(Failure::Unavailable(Diagnostic::during(DURING, format!("no answer for {}", Span(limit))))),
+                Ok((_, Ok(account))) => return Ok(Some(account)),
+                Ok((number, Err(error))) => (number, Refusal::of(&error)),
+            };
+            if rules::is_expired(&refusal.code) && !renewed && self.forget(number).await {
+                renewed = true;
+                continue;
+            }
+            let Some(answer) = &refusal.answer else {
+                let verdict = refusal.verdict.unwrap_or(Verdict::Unavailable);
+                let advice = (verdict == Verdict::Unauthorized).then_some(credentials::ADVICE);
+                let diagnostic = Diagnostic::during(DURING, refusal.text).advised(advice);
+                return Err(verdict.failure(diagnostic).unwrap_or_else(Failure::Unavailable));
+            };
+            if answer.status == 404 && refusal.code.is_empty() && self.endpoint.is_some() {
+                return Ok(None);
+            }
+            let (verdict, advice) = judge(RULES, answer.status, &refusal.code, &refusal.text);
+            let said = match refusal.code.as_str() {
+                "" => answer.excerpt(),
+                code => format!("{code}: {}", refusal.text),
+            };
+            let advice = if refusal.code.starts_with("AccessDenied") { Some(MAY_READ) } else { advice };
+            let diagnostic = Diagnostic { code: Some(answer.status), ..Diagnostic::during(DURING, said) }.advised(advice);
+            return Err(verdict.failure(diagnostic).unwrap_or_else(Failure::Unavailable));
         }
     }
 }
 
-/// What an error of the SDK means, given whether the whole request had left.
-fn judge<E: ProvideErrorMetadata + std::error::Error + 'static>(
-    error: &SdkError<E, Response>,
-    all_sent: bool,
-    during: &'static str,
-) -> (Verdict, Diagnostic) {
-    let Some(response) = error.raw_response() else {
-        let text = chain(error);
-        // The chain of credential providers is asked before anything is sent, and its errors come
-        // without a type of their own.
-        let verdict = match all_sent {
-            true => Verdict::InDoubt,
-            false if text.contains("redential") => Verdict::Unauthorized,
-            false => Verdict::Unavailable,
+/// What to do where a key may send and no more.
+const MAY_READ: &str = "in the IAM console, let this user or role do ses:GetAccount, so that its quota and rate are known";
+
+impl Refusal {
+    fn of<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E, Response>) -> Self {
+        let Some(raw) = error.raw_response() else {
+            return Self { code: String::new(), verdict: credentials::verdict(error), answer: None, text: chain(error) };
         };
-        return (verdict, Diagnostic::during(during, text));
-    };
-    let status = response.status().as_u16();
-    let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
-    let mut verdict = verdict::classify(status, code, message);
-    if verdict == Verdict::InDoubt && !all_sent {
-        // Answered before it could have read the message, as a load balancer does.
-        verdict = Verdict::Unavailable;
+        let header = |(name, value): (&str, &str)| Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?));
+        let answer = Answer {
+            status: raw.status().as_u16(),
+            headers: raw.headers().iter().filter_map(header).collect(),
+            body: Bytes::copy_from_slice(raw.body().bytes().unwrap_or_default()),
+        };
+        let code = rules::bare(error.code().unwrap_or_default()).to_owned();
+        Self { code, verdict: None, answer: Some(answer), text: error.message().unwrap_or_default().to_owned() }
     }
-    let text = match (code, message) {
-        ("", "") => "an answer that SES does not give; is the endpoint right?".to_owned(),
-        _ => format!("{code}: {message}"),
-    };
-    (verdict, Diagnostic { code: Some(status), ..Diagnostic::during(during, text) })
 }
 
 impl Provider for Ses {
@@ -278,100 +268,55 @@ impl Provider for Ses {
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
         let envelope = &attempt.message.envelope;
+        let unsuitable = |text: String| Err(Failure::Unsuitable(Diagnostic::during("SendEmail", text)));
         let foreign = attempt.recipients().map(|(_, recipient)| &recipient.address).chain(envelope.reverse_path.address());
         if let Some(address) = foreign.into_iter().find(|address| !address.is_ascii()) {
-            return Err(Failure::Unsuitable(Diagnostic::during("SendEmail", format!("SES takes no address outside ASCII: <{address}>"))));
+            return unsuitable(format!("SES takes no address outside ASCII: <{address}>"));
         }
         if envelope.reverse_path.address().is_none() {
-            return Err(Failure::Unsuitable(Diagnostic::during("SendEmail", "SES takes no message with the null reverse-path")));
+            return unsuitable("SES takes no message with the null reverse-path".to_owned());
         }
-        let size = attempt.message.body.len();
-        if size > MAX_SIZE {
-            return Err(Failure::Unsuitable(Diagnostic::during(
-                "SendEmail",
-                format!("the message has {size} octets, and SES takes {MAX_SIZE}"),
-            )));
+        let (size, most) = (attempt.message.body.len(), CAPABILITIES.max_message_size().unwrap_or(u64::MAX));
+        if size > most {
+            return unsuitable(format!("the message has {size} octets, and SES takes {most}"));
         }
-        let raw = match attempt.message.body.bytes().await {
-            Ok(bytes) => RawMessage::builder().data(Blob::new(bytes)).build(),
+        let content = match attempt.message.body.bytes().await {
+            Ok(content) => content,
             Err(error) => {
                 let diagnostic = Diagnostic::local(format!("the message cannot be read from the spool: {error}"));
                 return Ok(Report::uniform(&attempt.recipients, &Outcome::Deferred(diagnostic)));
             }
         };
-        // `data` is all that a raw message has to have.
-        let raw = match raw {
-            Ok(raw) => raw,
-            Err(error) => return Err(Failure::Unavailable(Diagnostic::during("SendEmail", error.to_string()))),
-        };
-        let recipients: Vec<_> = attempt.recipients().map(|(index, recipient)| (index, recipient.address.as_str())).collect();
-        let mut parts = Vec::new();
-        let mut rest = recipients.chunks(MAX_RECIPIENTS);
-        for part in rest.by_ref() {
-            let answer = self.send(&attempt, part, raw.clone()).await;
-            // A rejection may be about one recipient of this part. After any other failure, and in
-            // doubt, the following parts would fare no better.
-            let go_on = match &answer {
-                Part::Answered(outcomes) => !outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::InDoubt(_))),
-                Part::Failed(failure) => matches!(failure, Failure::Rejected(_)),
+        let mut renewed = false;
+        loop {
+            let raw = match RawMessage::builder().data(Blob::new(content.clone())).build() {
+                Ok(raw) => raw,
+                // `data` is all that a raw message has to have.
+                Err(error) => return Err(Failure::Unavailable(Diagnostic::during("SendEmail", error.to_string()))),
             };
-            parts.push((part.iter().map(|(index, _)| *index).collect(), answer));
-            if !go_on {
-                break;
+            let (part, expired) = self.send(&attempt, &content, raw).await;
+            match expired {
+                // Nothing was handed over, and the credentials were good once: one more try with others.
+                Some(number) if !renewed && self.forget(number).await => renewed = true,
+                _ => return combine(vec![(attempt.recipients.to_vec(), part)], &[]),
             }
         }
-        let unasked: Vec<RecipientIndex> = rest.flatten().map(|(index, _)| *index).collect();
-        combine(parts, &unasked)
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {
-        let progress = Progress::new();
-        let transport = Transport::new(self.http.clone(), progress.clone());
-        let call = async {
-            let customized = self.client().await.get_account().customize();
-            customized.config_override(aws_sdk_sesv2::config::Builder::new().http_client(transport)).send().await
-        };
-        let limit = self.config.timeouts.connect.0 + self.config.timeouts.answer.0;
-        let (verdict, diagnostic) = match tokio::time::timeout(limit, call).await {
-            Ok(Ok(_)) => return Ok(Probed::default()),
-            Ok(Err(error)) if self.is_reached(&error) => return Ok(Probed::default()),
-            Ok(Err(error)) => judge(&error, false, "GetAccount"),
-            Err(_) => (Verdict::Unavailable, Diagnostic::during("GetAccount", format!("no answer for {}", Span(limit)))),
-        };
-        Err(verdict.failure(diagnostic).unwrap_or_else(Failure::Unavailable))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(json: &str) -> Config {
-        serde_json::from_str(json).unwrap()
-    }
-
-    #[test]
-    fn settings_that_cannot_work_name_their_key() {
-        let context = Context::new("relay.example").unwrap();
-        for (json, key) in [
-            (r#"{"region": ""}"#, "region"),
-            (r#"{"region": "eu west"}"#, "region"),
-            (r#"{"region": "eu-west-1", "endpoint": "localhost"}"#, "endpoint"),
-            (r#"{"region": "eu-west-1", "endpoint": "ftp://x"}"#, "endpoint"),
-            (r#"{"region": "eu-west-1", "access_key_id": "a"}"#, "access_key_id"),
-            (r#"{"region": "eu-west-1", "secret_access_key": "a"}"#, "secret_access_key"),
-            (r#"{"region": "eu-west-1", "session_token": "a"}"#, "session_token"),
-            (r#"{"region": "eu-west-1", "access_key_id": "a", "secret_access_key": {"file": "/nonexistent"}}"#, "secret_access_key"),
-            (r#"{"region": "eu-west-1", "timeouts": {"answer": "0s"}}"#, "timeouts.answer"),
-        ] {
-            let error = config(json).connect(ProviderName::new("ses", "x"), &context).unwrap_err();
-            assert_eq!(error.key, key, "{json}: {error}");
+        match self.account().await {
+            Ok(Some(account)) => Ok(account::probed(&account)),
+            Ok(None) => Ok(Probed::default().warning("this endpoint does not tell about the account, so its quota and rate are not known")),
+            // A key that may send need not be allowed to read the account.
+            Err(failure) if failure.diagnostic().advice == Some(MAY_READ) => {
+                Ok(Probed::default().warning(format!("the key may not read the account, so its quota and rate are not known: {MAY_READ}")))
+            }
+            Err(failure) => Err(failure),
         }
     }
 
-    #[test]
-    fn a_destination_tells_accounts_apart_and_no_secret() {
-        let shown = config(r#"{"region": "eu-west-1", "access_key_id": "AKIA1", "secret_access_key": "hush"}"#).destination();
-        assert_eq!(shown, "https://email.eu-west-1.amazonaws.com (eu-west-1, access key AKIA1)");
+    async fn allowance(&self) -> Result<Option<Allowance>, Failure> {
+        // An account that does not tell its quota now may tell it later.
+        Ok(self.account().await?.map(|account| account::allowance(&account).unwrap_or_default()))
     }
 }

@@ -8,9 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use postrider_providers::conformance::http_api::{Answer, FakeApi};
 use postrider_providers::conformance::{address, attempt, content};
-use postrider_providers::contract::{
-    Attempt, Body, Delivery, DynProvider, Failure, Outcome, Probed, ProviderName, Recipient, RecipientIndex, ReversePath,
-};
+use postrider_providers::contract::{Allowance, Attempt, Body, Delivery, DynProvider, Failure, Outcome, ProviderName, ReversePath};
 use postrider_providers::registry::{Context, Settings};
 use postrider_providers::ses;
 use serde_json::{Value, json};
@@ -36,14 +34,6 @@ fn error(status: u16, code: &str, message: &str) -> Answer {
 
 fn small() -> Attempt {
     attempt(&content(300), PATIENCE)
-}
-
-/// An attempt for `count` recipients.
-fn many(count: u32) -> Attempt {
-    let attempt = small();
-    let mut message = (*attempt.message).clone();
-    message.envelope.recipients = (0..count).map(|n| Recipient::from(address(&format!("r{n}@a.example")))).collect();
-    Attempt { message: Arc::new(message), recipients: (0..count).map(RecipientIndex).collect(), ..attempt }
 }
 
 fn names(delivery: &Delivery) -> Vec<&'static str> {
@@ -78,41 +68,6 @@ async fn a_message_goes_out_raw_with_its_envelope_as_destination() {
 }
 
 #[tokio::test]
-async fn more_than_fifty_recipients_go_in_parts_with_outcomes_of_their_own() {
-    let api = FakeApi::start([taken("a"), taken("b"), taken("c")]).await.unwrap();
-    let report = provider(&api, json!({})).deliver(many(120)).await.unwrap();
-    let sizes: Vec<usize> = sent(&api).iter().map(|body| body["Destination"]["ToAddresses"].as_array().unwrap().len()).collect();
-    assert_eq!(sizes, [50, 50, 20]);
-    let id = |at: usize| match &report.outcomes[at] {
-        (index, Outcome::Relayed(receipt)) => (index.0 as usize, receipt.remote_id.clone().unwrap()),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!([id(0), id(49), id(50), id(119)], [(0, "a".into()), (49, "a".into()), (50, "b".into()), (119, "c".into())]);
-}
-
-#[tokio::test]
-async fn a_part_that_fails_takes_back_nothing_of_the_one_before() {
-    for (second, expected, calls) in [
-        (error(429, "TooManyRequestsException", "slow down"), "deferred", 2),
-        (error(403, "AccessDeniedException", "no"), "deferred", 2),
-        (error(500, "InternalServiceErrorException", "oops"), "in_doubt", 2),
-        (Answer::Close, "in_doubt", 2),
-        (error(400, "BadRequestException", "bad recipient"), "bounced", 3),
-    ] {
-        let api = FakeApi::start([taken("a"), second.clone(), taken("c")]).await.unwrap();
-        let delivery = provider(&api, json!({})).deliver(many(120)).await;
-        let names = names(&delivery);
-        let last = if calls == 3 { "relayed" } else { "deferred" };
-        assert_eq!((names.len(), names[0], names[50], names[119]), (120, "relayed", expected, last), "{second:?}");
-        assert_eq!(api.requests().len(), calls, "{second:?}");
-    }
-    let api = FakeApi::start([error(429, "TooManyRequestsException", "slow down")]).await.unwrap();
-    let delivery = provider(&api, json!({})).deliver(many(120)).await;
-    assert!(matches!(&delivery, Err(Failure::Throttled { retry_after: Some(_), .. })), "{delivery:?}");
-    assert_eq!(api.requests().len(), 1, "nobody else is asked to wait");
-}
-
-#[tokio::test]
 async fn nothing_is_tried_twice_behind_the_queues_back() {
     for answer in [error(500, "InternalServiceErrorException", "oops"), error(503, "ServiceUnavailable", "oops"), Answer::Close] {
         let api = FakeApi::start([answer.clone()]).await.unwrap();
@@ -123,17 +78,24 @@ async fn nothing_is_tried_twice_behind_the_queues_back() {
 }
 
 #[tokio::test]
-async fn an_identity_that_is_not_verified_is_the_senders_unless_only_recipients_are_listed() {
+async fn a_sender_that_is_not_verified_is_told_with_what_is_wrong_about_it() {
     let text =
         |listed: &str| format!("Email address is not verified. The following identities failed the check in region EU-WEST-1: {listed}");
-    for listed in ["sender@app.example", "sender@app.example, first@a.example", "arn:aws:ses:eu-west-1:1:identity/app.example"] {
+    // The message's From is sender@app.example, too, but for the last one.
+    for (listed, words) in [
+        ("sender@app.example", None),
+        ("arn:aws:ses:eu-west-1:1:identity/app.example", None),
+        ("sender@app.example, first@a.example", Some("recipients are among them, so the account is in the SES sandbox, too")),
+        ("author@other.example", Some("this is the address of the header's From, not the envelope's sender")),
+    ] {
         let api = FakeApi::start([error(400, "MessageRejected", &text(listed))]).await.unwrap();
-        let delivery = provider(&api, json!({})).deliver(small()).await;
-        assert!(matches!(&delivery, Err(Failure::SenderRefused(diagnostic)) if diagnostic.text.contains(listed)), "{delivery:?}");
+        let by_other = b"From: <author@other.example>\r\n\r\nx\r\n";
+        let attempt = if listed.contains("other") { attempt(by_other, PATIENCE) } else { small() };
+        let delivery = provider(&api, json!({})).deliver(attempt).await;
+        let Err(Failure::SenderRefused(diagnostic)) = &delivery else { panic!("{delivery:?}") };
+        assert!(diagnostic.text.contains(listed) && words.is_none_or(|words| diagnostic.text.contains(words)), "{diagnostic}");
+        assert!(diagnostic.advice.unwrap().contains("Configuration > Identities"), "{diagnostic:?}");
     }
-    let api = FakeApi::start([error(400, "MessageRejected", &text("refused@b.example"))]).await.unwrap();
-    let delivery = provider(&api, json!({})).deliver(small()).await;
-    assert_eq!(names(&delivery), ["deferred", "bounced", "deferred"]);
 }
 
 #[tokio::test]
@@ -156,25 +118,70 @@ async fn what_ses_cannot_carry_is_not_sent() {
     let capabilities = provider.capabilities();
     assert_eq!(capabilities.max_message_size(), Some(30_000_000));
     assert!(!capabilities.null_sender && !capabilities.smtputf8);
+    assert_eq!(capabilities.max_recipients, Some(50), "the gateway splits beyond it");
+}
+
+const ACCOUNT: &str = r#"{"SendQuota":{"Max24HourSend":50000.0,"MaxSendRate":14.0,"SentLast24Hours":1200.0},"SendingEnabled":true,
+    "ProductionAccessEnabled":true,"EnforcementStatus":"HEALTHY","DedicatedIpAutoWarmupEnabled":false}"#;
+const SANDBOX: &str = r#"{"SendQuota":{"Max24HourSend":200.0,"MaxSendRate":1.0,"SentLast24Hours":0.0},"SendingEnabled":false,
+    "ProductionAccessEnabled":false,"EnforcementStatus":"PROBATION"}"#;
+
+#[tokio::test]
+async fn a_probe_tells_the_state_of_the_account_and_what_it_allows() {
+    let api = FakeApi::start([Answer::json(200, ACCOUNT), Answer::json(200, SANDBOX)]).await.unwrap();
+    let provider = provider(&api, json!({}));
+    let probed = provider.probe().await.unwrap();
+    assert_eq!(probed.warnings, Vec::<String>::new());
+    assert!(probed.facts.contains(&"1200 of 50000 recipients used in the last 24 hours".to_owned()), "{probed:?}");
+    let allowance = Allowance { per_second: Some(14.0), per_day: Some(50_000), used_today: Some(1200) };
+    assert_eq!(probed.allowance, Some(allowance));
+    let probed = provider.probe().await.unwrap();
+    for (warning, words) in probed.warnings.iter().zip(["sending is paused", "request production access", "under review"]) {
+        assert!(warning.contains(words), "{warning}");
+    }
+    assert_eq!((probed.warnings.len(), probed.facts.len()), (3, 2));
+    assert!(api.requests()[0].0.head.starts_with("GET /v2/email/account "));
 }
 
 #[tokio::test]
-async fn a_probe_asks_for_the_account() {
-    let api = FakeApi::start([Answer::json(200, "{}"), error(403, "SignatureDoesNotMatch", "no"), error(503, "Down", "")]).await.unwrap();
+async fn a_probe_that_fails_leaves_nothing_in_doubt() {
+    let api = FakeApi::start([error(403, "SignatureDoesNotMatch", "no"), error(503, "Down", ""), Answer::Close]).await.unwrap();
     let provider = provider(&api, json!({}));
-    assert_eq!(provider.probe().await, Ok(Probed::default()));
-    assert!(matches!(provider.probe().await, Err(Failure::Unauthorized(_))));
-    assert!(matches!(provider.probe().await, Err(Failure::Unavailable(_))), "a probe leaves nothing in doubt");
-    assert!(api.requests()[0].0.head.starts_with("GET /v2/email/account "));
+    let failed = provider.probe().await;
+    assert!(matches!(&failed, Err(Failure::Unauthorized(said)) if said.advice.unwrap().contains("IAM console")), "{failed:?}");
+    assert!(matches!(provider.probe().await, Err(Failure::Unavailable(_))));
+    assert!(matches!(provider.probe().await, Err(Failure::Unavailable(_))));
 }
 
 #[tokio::test]
 async fn a_key_that_may_only_send_passes_the_probe() {
     let denied = error(403, "AccessDeniedException", "User is not authorized to perform: ses:GetAccount");
-    let api = FakeApi::start([denied, Answer::json(404, "")]).await.unwrap();
+    let api = FakeApi::start([denied.clone(), denied, Answer::json(404, ""), Answer::json(404, "")]).await.unwrap();
     let provider = provider(&api, json!({}));
-    assert_eq!(provider.probe().await, Ok(Probed::default()));
-    assert_eq!(provider.probe().await, Ok(Probed::default()), "a stand-in that does not know the call");
+    assert!(provider.probe().await.unwrap().warnings[0].contains("ses:GetAccount"));
+    let denied = provider.allowance().await.unwrap_err();
+    assert!(denied.diagnostic().advice.unwrap().contains("ses:GetAccount"), "{denied:?}");
+    assert_eq!(provider.probe().await.unwrap().facts, Vec::<String>::new(), "a stand-in that does not know the call");
+    assert_eq!(provider.allowance().await, Ok(None));
+}
+
+#[tokio::test]
+async fn the_allowance_is_what_the_account_says() {
+    let unlimited = r#"{"SendQuota":{"Max24HourSend":-1.0,"MaxSendRate":500.0,"SentLast24Hours":3.0},"SendingEnabled":true}"#;
+    let api = FakeApi::start([Answer::json(200, unlimited), Answer::json(200, "{}"), error(500, "InternalFailure", "")]).await.unwrap();
+    let provider = provider(&api, json!({}));
+    let allowance = Allowance { per_second: Some(500.0), per_day: None, used_today: Some(3) };
+    assert_eq!(provider.allowance().await, Ok(Some(allowance)));
+    assert_eq!(provider.allowance().await, Ok(Some(Allowance::default())), "it may be told later");
+    assert!(provider.allowance().await.is_err());
+}
+
+#[tokio::test]
+async fn an_expired_token_of_the_config_is_not_tried_again() {
+    let api = FakeApi::start([error(403, "ExpiredTokenException", "expired"), taken("a")]).await.unwrap();
+    let delivery = provider(&api, json!({ "session_token": "token" })).deliver(small()).await;
+    assert!(matches!(&delivery, Err(Failure::Unauthorized(said)) if said.advice.unwrap().contains("session_token")), "{delivery:?}");
+    assert_eq!(api.requests().len(), 1, "there is no other to be had");
 }
 
 #[tokio::test]

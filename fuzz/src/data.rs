@@ -6,7 +6,7 @@ use postrider::smtp::decoder::Decoder;
 use super::cuts::cut;
 
 // The file itself: what the smart host writes is what must be read back, and it need not be public.
-#[path = "../../providers/src/smarthost/dot.rs"]
+#[path = "../../providers/src/smtp/dot.rs"]
 mod dot;
 
 /// What became of some input.

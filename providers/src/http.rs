@@ -79,6 +79,16 @@ pub(crate) fn crypto() -> Arc<CryptoProvider> {
 /// # Errors
 /// When an extra authority is no usable certificate.
 pub(crate) fn tls_config(extra: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustls::Error> {
+    Ok(tls_builder(extra)?.with_no_client_auth())
+}
+
+/// The same, up to the question of a certificate of our own.
+///
+/// # Errors
+/// When an extra authority is no usable certificate.
+pub(crate) fn tls_builder(
+    extra: Vec<CertificateDer<'static>>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, rustls::Error> {
     let crypto = crypto();
     let verifier: Arc<dyn ServerCertVerifier> = match platform_verifier(extra.clone(), crypto.clone()) {
         Ok(verifier) => verifier,
@@ -91,14 +101,14 @@ pub(crate) fn tls_config(extra: Vec<CertificateDer<'static>>) -> Result<ClientCo
                 roots.add(certificate)?;
             }
             if roots.is_empty() {
-                return Ok(builder(&crypto)?.with_root_certificates(roots).with_no_client_auth());
+                return Ok(builder(&crypto)?.with_root_certificates(roots));
             }
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), crypto.clone())
                 .build()
                 .map_err(|error| rustls::Error::General(error.to_string()))?
         }
     };
-    Ok(builder(&crypto)?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    Ok(builder(&crypto)?.dangerous().with_custom_certificate_verifier(verifier))
 }
 
 /// The start of every client configuration: this provider, TLS 1.2 and 1.3.

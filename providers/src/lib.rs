@@ -9,6 +9,7 @@
 //! - [`registry`]: how a `[provider.<kind>.<name>]` table becomes a provider. [`Providers`] is what the
 //!   whole `[provider]` section deserialises to.
 //! - [`settings`]: durations, sizes, rates and secrets as people write them.
+//! - [`smtp`]: SMTP as a client, for every provider that is reached by it.
 //! - [`http`]: the one TLS configuration and HTTP client, and the watch over how far a request got.
 //! - [`smarthost`], `ses` (feature `ses`), [`capture`]: the providers.
 //! - `conformance` (feature `conformance`): the behaviour suite that every provider must pass, and far
@@ -36,6 +37,7 @@ pub mod ses;
 pub mod settings;
 pub mod smarthost;
 pub mod sparkpost;
+pub mod smtp;
 
 // Every provider this build can speak to.
 registry::registry! {

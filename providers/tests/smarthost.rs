@@ -370,7 +370,8 @@ async fn a_probe_goes_as_far_as_auth_and_sends_nothing() {
     let script = Script::offering(&["AUTH PLAIN"]);
     let host = FakeSmartHost::start(script.clone()).await.unwrap();
     let login = json!({ "username": "u", "password": "p" });
-    assert_eq!(provider(&host, login.clone()).probe().await, Ok(Probed::default()));
+    let facts = Probed::default().fact(format!("127.0.0.1:{} answers, in clear text", host.address.port())).fact("logged in as u");
+    assert_eq!(provider(&host, login.clone()).probe().await, Ok(facts));
     let log = host.until(|log| log.closed == 1).await;
     assert_eq!(lines(&log), ["EHLO relay.example", "AUTH PLAIN AHUAcA==", "QUIT"]);
 

@@ -22,10 +22,11 @@ use tokio_rustls::TlsConnector;
 use tokio_util::io::poll_read_buf;
 
 use super::Timeouts;
-use super::auth::{Credentials, Mechanism};
+use super::auth::Credentials;
 use super::reply::{Garbage, Reply};
+use super::rules::Rule;
 use super::tls::Tls;
-use super::verdict::{Stage, classify};
+use super::verdict::{Stage, judge};
 use crate::contract::{Diagnostic, Failure};
 use crate::settings::Span;
 
@@ -38,8 +39,9 @@ pub(super) struct Target {
     pub(super) server_name: ServerName<'static>,
     /// Our name, for EHLO.
     pub(super) hostname: Arc<str>,
-    pub(super) credentials: Option<Credentials>,
     pub(super) timeouts: Timeouts,
+    /// What this service says in words of its own.
+    pub(super) rules: &'static [Rule],
 }
 
 /// What the host offers in its answer to EHLO.
@@ -108,8 +110,8 @@ pub(super) enum Step {
 }
 
 impl Target {
-    /// Opens a connection up to the point where MAIL may be said.
-    pub(super) async fn open(&self, deadline: Instant) -> Result<Connection, Failure> {
+    /// Opens a connection up to the point where MAIL may be said, logged in with `credentials`.
+    pub(super) async fn open(&self, credentials: Option<&Credentials>, deadline: Instant) -> Result<Connection, Failure> {
         let wait = Wait { silence: self.timeouts.command.0, deadline };
         let socket = self.dial(deadline).await?;
         let mut connection = Connection::new(Box::new(socket));
@@ -118,13 +120,13 @@ impl Target {
         }
         let greeting = connection.reply(wait).await.map_err(|broken| broken.unavailable("greeting"))?;
         if greeting.code != 220 {
-            return Err(refused(Stage::Greeting, "greeting", &greeting));
+            return Err(self.refused(Stage::Greeting, "greeting", &greeting));
         }
         self.hello(&mut connection, wait).await?;
         if matches!(self.tls, Tls::Starttls | Tls::Opportunistic) {
             connection = self.starttls(connection, wait).await?;
         }
-        if let Some(credentials) = &self.credentials {
+        if let Some(credentials) = credentials {
             self.authenticate(&mut connection, credentials, wait).await?;
         }
         tracing::debug!(host = %self.host, port = self.port, encrypted = connection.encrypted, "connected");
@@ -191,11 +193,11 @@ impl Target {
         }
         // RFC 5321 section 3.2: a server that does not know EHLO may know HELO.
         if !matches!(reply.code, 500 | 502 | 504) {
-            return Err(refused(Stage::Greeting, "EHLO", &reply));
+            return Err(self.refused(Stage::Greeting, "EHLO", &reply));
         }
         let reply = connection.command(&format!("HELO {}", self.hostname), wait).await.map_err(lost)?;
         connection.extensions = Extensions::default();
-        if reply.is_positive() { Ok(()) } else { Err(refused(Stage::Greeting, "HELO", &reply)) }
+        if reply.is_positive() { Ok(()) } else { Err(self.refused(Stage::Greeting, "HELO", &reply)) }
     }
 
     async fn starttls(&self, mut connection: Connection, wait: Wait) -> Result<Connection, Failure> {
@@ -215,7 +217,7 @@ impl Target {
             if optional && reply.code != 421 {
                 return Ok(connection);
             }
-            return Err(refused(Stage::Greeting, "STARTTLS", &reply));
+            return Err(self.refused(Stage::Greeting, "STARTTLS", &reply));
         }
         let mut connection = self.encrypt(connection, wait).await?;
         // RFC 3207 section 4.2: what was known before is forgotten, and EHLO said again.
@@ -232,11 +234,12 @@ impl Target {
             )));
         }
         let offered = &connection.extensions.auth;
-        let Some(mechanism) = Mechanism::choose(offered) else {
+        let Some(mechanism) = credentials.choose(offered) else {
             let seen = if offered.is_empty() { "no AUTH".to_owned() } else { format!("AUTH {}", offered.join(" ")) };
-            return Err(unauthorized(format!("{} offers {seen}; a user name and password need PLAIN or LOGIN", self.host)));
+            return Err(unauthorized(format!("{} offers {seen}; {}", self.host, credentials.need())));
         };
         let mut line = mechanism.command(credentials);
+        let mut explained = None;
         for challenge in 0.. {
             let mut reply = match connection.command(&line, wait).await {
                 Ok(reply) => reply,
@@ -250,13 +253,25 @@ impl Target {
                 *line = credentials.mask(line);
             }
             if reply.code != 334 {
-                return Err(refused(Stage::Auth, "AUTH", &reply));
+                let mut failure = self.refused(Stage::Auth, "AUTH", &reply);
+                if let Some(explained) = explained {
+                    let text = &mut failure.diagnostic_mut().text;
+                    *text = format!("{text} (the host explains: {explained})");
+                }
+                return Err(failure);
             }
+            explained = mechanism.explanation(challenge, &reply.text()).map(|said| credentials.mask(&said)).or(explained);
             line = mechanism
                 .answer(challenge, credentials)
-                .ok_or_else(|| unauthorized(format!("{} asks for more than a user name and a password", self.host)))?;
+                .ok_or_else(|| unauthorized(format!("{} asks for more than a login has", self.host)))?;
         }
         Ok(())
+    }
+
+    /// The failure that a refusal before MAIL is.
+    fn refused(&self, stage: Stage, during: &'static str, reply: &Reply) -> Failure {
+        let (verdict, diagnostic) = judge(self.rules, stage, during, reply);
+        verdict.failure(diagnostic.clone()).unwrap_or(Failure::Unavailable(diagnostic))
     }
 }
 
@@ -291,6 +306,11 @@ impl Connection {
             state: State::Ready,
             messages: 0,
         }
+    }
+
+    /// Whether what is said is under TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.encrypted
     }
 
     /// Whether the peer has neither closed nor said anything since its last answer. An answer to
@@ -414,12 +434,6 @@ impl fmt::Display for Broken {
             Self::Garbage(garbage) => write!(f, "the host answered {garbage}"),
         }
     }
-}
-
-/// The failure that a refusal before MAIL is.
-fn refused(stage: Stage, during: &'static str, reply: &Reply) -> Failure {
-    let diagnostic = reply.diagnostic(during);
-    classify(stage, reply).failure(diagnostic.clone()).unwrap_or(Failure::Unavailable(diagnostic))
 }
 
 #[cfg(test)]

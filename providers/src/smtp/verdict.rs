@@ -3,12 +3,15 @@
 //! Text rules come before digit rules, because large services say "daily limit exceeded" with a 5yz
 //! code, which taken by its digits alone would bounce everything that waits.
 
+use std::time::Duration;
+
 use super::reply::Reply;
+use super::rules::Rule;
 use crate::contract::{Diagnostic, Failure, Outcome};
 
 /// What was being asked when the reply came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub enum Stage {
     /// Greeting, EHLO, STARTTLS.
     Greeting,
     /// AUTH.
@@ -25,15 +28,15 @@ pub(super) enum Stage {
 
 /// What it means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// Not now, and no fault of the host: greylisting, a recipient's own trouble.
     Deferred,
     /// This recipient never.
     Bounced,
     /// See [`Failure::Unavailable`].
     Unavailable,
-    /// See [`Failure::Throttled`].
-    Throttled,
+    /// See [`Failure::Throttled`], with the pause that the service's documentation asks for.
+    Throttled(Option<Duration>),
     /// See [`Failure::Unauthorized`].
     Unauthorized,
     /// See [`Failure::SenderRefused`].
@@ -44,11 +47,47 @@ pub(super) enum Verdict {
     Rejected,
 }
 
+/// What a reply that is not positive means, and its words: by the first of `rules` that fits, else by the
+/// general table.
+pub(super) fn judge(rules: &[Rule], stage: Stage, during: &'static str, reply: &Reply) -> (Verdict, Diagnostic) {
+    let text = reply.text();
+    let (verdict, advice) = match rules.iter().find(|rule| rule.fits(stage, reply.code, &text)) {
+        Some(rule) => (rule.verdict, rule.advice),
+        None => {
+            let verdict = classify(stage, reply);
+            (verdict, advice(stage, reply, verdict))
+        }
+    };
+    (verdict, reply.diagnostic(during).advised(Some(advice)))
+}
+
+/// What the administrator of any host can do about a refusal; empty where that depends on more.
+fn advice(stage: Stage, reply: &Reply, verdict: Verdict) -> &'static str {
+    let seen = Seen::new(stage, reply);
+    match verdict {
+        Verdict::Unauthorized if seen.refuses_this_host() => {
+            "the host does not take mail from this machine's address or name: have it allowed there, or taken off the blocklist that the reply names"
+        }
+        Verdict::Unauthorized if stage == Stage::Auth && matches!(reply.code, 534 | 538) => {
+            "the host wants another way to log in: look at what it asks for, and at `tls`"
+        }
+        Verdict::Unauthorized if stage == Stage::Auth => "check `username` and `password`: the host refused them",
+        Verdict::Unauthorized => "the host wants a login: set `username` and `password`",
+        Verdict::SenderRefused if stage == Stage::Rcpt && seen.says(&["relay"]) => {
+            "the host does not relay for us: have this machine's address or login allowed there"
+        }
+        Verdict::SenderRefused => "allow this sender at the host, or set `rewrite` to one that is",
+        Verdict::Throttled(_) => "set `limits` to what the host allows",
+        Verdict::Unsuitable if seen.is_size() => "raise the size limit at the host, or route large messages elsewhere",
+        _ => "",
+    }
+}
+
 /// Classifies a reply that is not positive.
-pub(super) fn classify(stage: Stage, reply: &Reply) -> Verdict {
+fn classify(stage: Stage, reply: &Reply) -> Verdict {
     let seen = Seen::new(stage, reply);
     if seen.is_throttling() {
-        return Verdict::Throttled;
+        return Verdict::Throttled(None);
     }
     if seen.refuses_this_host() {
         return Verdict::Unauthorized;
@@ -192,12 +231,27 @@ impl Seen {
 }
 
 impl Verdict {
+    /// Its name in logs and documentation.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deferred => "deferred",
+            Self::Bounced => "bounced",
+            Self::Unavailable => "unavailable",
+            Self::Throttled(_) => "throttled",
+            Self::Unauthorized => "unauthorized",
+            Self::SenderRefused => "sender_refused",
+            Self::Unsuitable => "unsuitable",
+            Self::Rejected => "rejected",
+        }
+    }
+
     /// The verdict on the attempt as a whole; `None` where it is about recipients.
     pub(super) fn failure(self, diagnostic: Diagnostic) -> Option<Failure> {
         match self {
             Self::Deferred | Self::Bounced => None,
             Self::Unavailable => Some(Failure::Unavailable(diagnostic)),
-            Self::Throttled => Some(Failure::Throttled { retry_after: None, diagnostic }),
+            Self::Throttled(retry_after) => Some(Failure::Throttled { retry_after, diagnostic }),
             Self::Unauthorized => Some(Failure::Unauthorized(diagnostic)),
             Self::SenderRefused => Some(Failure::SenderRefused(diagnostic)),
             Self::Unsuitable => Some(Failure::Unsuitable(diagnostic)),
@@ -227,10 +281,10 @@ mod tests {
             (Greeting, "421 4.3.2 shutting down", Unavailable),
             (Greeting, "554 no SMTP service here", Unavailable),
             (Greeting, "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using bl.example", Unauthorized),
-            (Greeting, "421 4.7.0 Too many connections from your host", Throttled),
+            (Greeting, "421 4.7.0 Too many connections from your host", Throttled(None)),
             (Greeting, "454 4.7.0 TLS not available due to local problem", Unavailable),
             (Mail, "421 4.4.2 idle time limit exceeded", Unavailable),
-            (Mail, "432 4.3.2 STOREDRV.ClientSubmit; concurrent connection limit exceeded", Throttled),
+            (Mail, "432 4.3.2 STOREDRV.ClientSubmit; concurrent connection limit exceeded", Throttled(None)),
             (Mail, "451 Requested action aborted: local error in processing", Unavailable),
             (Mail, "452 4.3.1 Insufficient system storage", Unavailable),
             (Mail, "450 4.7.1 greylisted, try again", Deferred),
@@ -261,13 +315,13 @@ mod tests {
             (Rcpt, "554 5.7.1 <c@d>: Relay access denied", SenderRefused),
             (Rcpt, "454 4.7.1 <c@d>: Relay access denied", SenderRefused),
             // Limits: the text decides.
-            (Mail, "550 5.4.5 Daily user sending limit exceeded", Throttled),
-            (Message, "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; x", Throttled),
-            (Rcpt, "550 5.7.1 You have reached your daily limit", Throttled),
-            (Message, "454 Throttling failure: Maximum sending rate exceeded", Throttled),
-            (Message, "454 Throttling failure: Daily message quota exceeded", Throttled),
-            (Message, "451 4.7.0 rate limited, slow down", Throttled),
-            (Message, "550 5.7.1 rate limit of 100/h exceeded", Throttled),
+            (Mail, "550 5.4.5 Daily user sending limit exceeded", Throttled(None)),
+            (Message, "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; x", Throttled(None)),
+            (Rcpt, "550 5.7.1 You have reached your daily limit", Throttled(None)),
+            (Message, "454 Throttling failure: Maximum sending rate exceeded", Throttled(None)),
+            (Message, "454 Throttling failure: Daily message quota exceeded", Throttled(None)),
+            (Message, "451 4.7.0 rate limited, slow down", Throttled(None)),
+            (Message, "550 5.7.1 rate limit of 100/h exceeded", Throttled(None)),
             (Message, "451 operation generated an accurate error", Deferred),
             // Recipients.
             (Rcpt, "450 4.2.1 mailbox busy", Deferred),

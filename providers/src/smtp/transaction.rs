@@ -8,12 +8,12 @@ use std::io;
 
 use bytes::BytesMut;
 
-use super::Timeouts;
-use super::client::{Broken, Connection, Extensions, State, Step, Wait};
+use super::client::{Broken, Connection, Extensions, State, Step, Target, Wait};
 use super::dot::DotStuffer;
 use super::dsn;
 use super::reply::Reply;
-use super::verdict::{Stage, Verdict, classify};
+use super::rules::Rule;
+use super::verdict::{Stage, Verdict, judge};
 use crate::contract::{
     Attempt, BodyReader, BodyType, Delivery, Diagnostic, Failure, Outcome, Receipt, RecipientIndex, Report, ReversePath,
 };
@@ -57,7 +57,7 @@ const FINAL_DOT: &[u8] = b".\r\n";
 
 /// Hands `attempt` over on `connection`, and leaves it in a state that says whether it can be used
 /// again.
-pub(super) async fn transact(connection: &mut Connection, attempt: &Attempt, timeouts: &Timeouts) -> Result<Delivery, Stale> {
+pub(super) async fn transact(connection: &mut Connection, attempt: &Attempt, target: &Target) -> Result<Delivery, Stale> {
     let eight_bit = match is_eight_bit(&connection.extensions, attempt).await {
         Ok(eight_bit) => eight_bit,
         Err(error) => return Ok(Ok(unreadable(attempt, &error))),
@@ -70,8 +70,9 @@ pub(super) async fn transact(connection: &mut Connection, attempt: &Attempt, tim
         Ok(body) => body,
         Err(error) => return Ok(Ok(unreadable(attempt, &error))),
     };
+    let (rules, timeouts) = (target.rules, &target.timeouts);
     let wait = Wait { silence: timeouts.command.0, deadline: attempt.deadline };
-    let mut dialogue = Dialogue { connection, wait, pipelined: false };
+    let mut dialogue = Dialogue { connection, wait, rules, pipelined: false };
     dialogue.reset().await?;
     dialogue.connection.state = State::Broken;
 
@@ -82,8 +83,7 @@ pub(super) async fn transact(connection: &mut Connection, attempt: &Attempt, tim
 
     let mail = dialogue.ask(&mail_line).await.map_err(|broken| Stale::lost(broken, "MAIL"))?;
     if !mail.is_positive() {
-        let verdict = classify(Stage::Mail, &mail);
-        let diagnostic = mail.diagnostic("MAIL");
+        let (verdict, diagnostic) = judge(rules, Stage::Mail, "MAIL", &mail);
         if mail.code == 421 {
             let failure = verdict.failure(diagnostic.clone()).unwrap_or(Failure::Unavailable(diagnostic));
             return Err(Stale { failure, hung_up: true });
@@ -91,7 +91,7 @@ pub(super) async fn transact(connection: &mut Connection, attempt: &Attempt, tim
         dialogue.abandon(recipients.len()).await;
         return Ok(match verdict.failure(diagnostic.clone()) {
             Some(failure) => Err(failure),
-            None => Ok(Report::uniform(&attempt.recipients, &Outcome::Deferred(diagnostic))),
+            None => Ok(Report::uniform(&attempt.recipients, &verdict.outcome(diagnostic))),
         });
     }
 
@@ -109,25 +109,20 @@ pub(super) async fn transact(connection: &mut Connection, attempt: &Attempt, tim
     };
     if data.code != 354 {
         dialogue.connection.state = after_refusal(&data);
-        return Ok(message_refused(Stage::Data, "DATA", &data, answers));
+        return Ok(message_refused(rules, Stage::Data, "DATA", &data, answers));
     }
-    Ok(hand_over(connection, attempt, &mut body, timeouts, answers).await)
+    Ok(hand_over(connection, attempt, &mut body, target, answers).await)
 }
 
 /// Sends the content to the recipients that were accepted, and tells what became of it.
-async fn hand_over(
-    connection: &mut Connection,
-    attempt: &Attempt,
-    body: &mut BodyReader,
-    timeouts: &Timeouts,
-    answers: Answers,
-) -> Delivery {
+async fn hand_over(connection: &mut Connection, attempt: &Attempt, body: &mut BodyReader, target: &Target, answers: Answers) -> Delivery {
+    let (rules, timeouts) = (target.rules, &target.timeouts);
     let data_wait = Wait { silence: timeouts.data.0, deadline: attempt.deadline };
     match send_content(connection, body, data_wait).await {
         Content::Sent => {}
         // A host that says yes before the end has a mind of its own about where that was.
         Content::Interrupted(reply) if reply.code < 400 => return Ok(answers.report(&Outcome::InDoubt(reply.diagnostic("content")))),
-        Content::Interrupted(reply) => return message_refused(Stage::Message, "content", &reply, answers),
+        Content::Interrupted(reply) => return message_refused(rules, Stage::Message, "content", &reply, answers),
         Content::Lost { broken, in_doubt: false } => return Err(broken.unavailable("content")),
         Content::Lost { broken, in_doubt: true } => return Ok(answers.report(&Outcome::InDoubt(broken.diagnostic("final dot")))),
         Content::Unreadable(error) => return Ok(unreadable(attempt, &error)),
@@ -146,7 +141,7 @@ async fn hand_over(
         }
         400..600 => {
             connection.state = after_refusal(&reply);
-            message_refused(Stage::Message, "final dot", &reply, answers)
+            message_refused(rules, Stage::Message, "final dot", &reply, answers)
         }
         // 3yz here is no answer at all.
         _ => Ok(answers.report(&Outcome::InDoubt(reply.diagnostic("final dot")))),
@@ -162,6 +157,7 @@ fn after_refusal(reply: &Reply) -> State {
 struct Dialogue<'a> {
     connection: &'a mut Connection,
     wait: Wait,
+    rules: &'static [Rule],
     /// The commands have been written already, and only answers are outstanding.
     pipelined: bool,
 }
@@ -213,7 +209,7 @@ impl Dialogue<'_> {
                 answers.accepted.push(*recipient);
                 continue;
             }
-            let (verdict, diagnostic) = (classify(Stage::Rcpt, &reply), reply.diagnostic("RCPT"));
+            let (verdict, diagnostic) = judge(self.rules, Stage::Rcpt, "RCPT", &reply);
             if reply.code == 421 {
                 return Err(verdict.failure(diagnostic.clone()).unwrap_or(Failure::Unavailable(diagnostic)));
             }
@@ -374,8 +370,8 @@ fn all_refused(refused: Vec<Refusal>) -> Delivery {
 }
 
 /// The message was refused for all who had been accepted.
-fn message_refused(stage: Stage, during: &'static str, reply: &Reply, answers: Answers) -> Delivery {
-    let (verdict, diagnostic) = (classify(stage, reply), reply.diagnostic(during));
+fn message_refused(rules: &[Rule], stage: Stage, during: &'static str, reply: &Reply, answers: Answers) -> Delivery {
+    let (verdict, diagnostic) = judge(rules, stage, during, reply);
     // With recipients refused on their own, only a report can say both.
     if (answers.refused.is_empty() || reply.code == 421)
         && let Some(failure) = verdict.failure(diagnostic.clone())

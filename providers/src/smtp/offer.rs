@@ -29,7 +29,7 @@ struct Offer {
 }
 
 /// A host of which nothing is known yet.
-pub(super) const UNKNOWN: Capabilities = Capabilities {
+pub(crate) const UNKNOWN: Capabilities = Capabilities {
     // RFC 5321 section 4.5.3.1.8: every host takes 100 recipients; more than that may not.
     max_recipients: Some(100),
     ..Capabilities::EVERYTHING

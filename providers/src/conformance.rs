@@ -153,7 +153,7 @@ async fn check_behaviour(kind: &str, behaviour: Behaviour, arranged: &Arranged) 
     let context = format!("{kind}, {behaviour:?}");
     // Large enough that the buffers in between cannot hold it, where it matters.
     let size = if behaviour == Behaviour::ClosesInTheMessage { 6 << 20 } else { 2048 };
-    let patience = if behaviour == Behaviour::HangsAfterTheMessage { Duration::from_secs(3) } else { Duration::from_secs(60) };
+    let patience = if behaviour == Behaviour::HangsAfterTheMessage { Duration::from_secs(1) } else { Duration::from_secs(60) };
     let attempt = attempt(&content(size), patience);
     let begun = Instant::now();
     let delivery = arranged.provider.deliver(attempt.clone()).await;

@@ -25,8 +25,8 @@ pub mod cloudflare;
 pub mod conformance;
 pub mod contract;
 pub mod http;
-pub mod mailgun;
 pub mod mailersend;
+pub mod mailgun;
 pub mod mailjet;
 pub mod mime;
 pub mod oauth;
@@ -36,8 +36,8 @@ pub mod sendgrid;
 pub mod ses;
 pub mod settings;
 pub mod smarthost;
-pub mod sparkpost;
 pub mod smtp;
+pub mod sparkpost;
 
 // Every provider this build can speak to.
 registry::registry! {

@@ -55,7 +55,7 @@ async fn a_thousand_messages_reach_exactly_their_envelope_at_every_provider() {
     let mut client = Client::connect(gateway.addresses()[0]).await.unwrap();
     for message in &messages {
         let recipients: Vec<&str> = message.recipients.iter().map(String::as_str).collect();
-        let reply = client.send("<app@sender.example> BODY=8BITMIME", &recipients, &message.octets).await.unwrap();
+        let reply = client.send("<sender@app.example> BODY=8BITMIME", &recipients, &message.octets).await.unwrap();
         assert!(reply.starts_with("250"), "{}: {reply}", message.number);
     }
     eventually("the queue is empty", async || gateway.counts().await.unwrap().messages == 0).await;
@@ -74,8 +74,12 @@ async fn a_thousand_messages_reach_exactly_their_envelope_at_every_provider() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_vendors_own_libraries_make_the_same_requests() {
     let mut bodies = BTreeMap::new();
-    let kinds = [bodies_of(subjects::sendgrid::SendGrid).await];
-    bodies.extend(kinds);
+    bodies.extend([
+        bodies_of(subjects::brevo::Brevo).await,
+        bodies_of(subjects::mailersend::MailerSend).await,
+        bodies_of(subjects::sendgrid::SendGrid).await,
+        bodies_of(subjects::sparkpost::SparkPost).await,
+    ]);
     let judge = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/every_provider/judge.py");
     let output = support::run(support::client("python-with-sdks", &[judge]), serde_json::to_vec(&bodies).unwrap()).await;
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

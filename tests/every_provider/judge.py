@@ -83,6 +83,9 @@ def sendgrid(body):
     # Younger than the library's last word on it.
     if "reply_to_list" in body:
         made["reply_to_list"] = [m.ReplyTo(one["email"], one.get("name")).get() for one in body["reply_to_list"]]
+    # The library has the last attachment first.
+    for message in (made, body):
+        message.get("attachments", []).sort(key=lambda one: one["filename"])
     same(made, body)
 
 

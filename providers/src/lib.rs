@@ -30,7 +30,9 @@ pub mod mailgun;
 pub mod mailjet;
 pub mod mime;
 pub mod oauth;
+pub mod postmark;
 pub mod registry;
+pub mod resend;
 pub mod sendgrid;
 #[cfg(feature = "ses")]
 pub mod ses;
@@ -47,6 +49,8 @@ registry::registry! {
     mailgun,
     mailersend,
     mailjet,
+    postmark,
+    resend,
     sendgrid,
     #[cfg(feature = "ses")]
     ses,

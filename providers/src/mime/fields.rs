@@ -6,6 +6,7 @@
 //! - `head`: the header as a list of fields. `mail-parser` reads what is in them (RFC 5322, 2047, 2231).
 //! - `walk`: the parts: which are the texts, and that all others become attachments. It is a walk of our
 //!   own because it must be bounded whatever comes in, and must keep the octets of attachments.
+//! - `mailbox`: mailboxes as text, for APIs that take them so.
 //! - `octets`: transfer encodings and character sets. Texts are UTF-8 with `\n` at the end of lines, as
 //!   JSON APIs expect; attachments keep every octet.
 //! - `names`: names of files.
@@ -14,6 +15,7 @@
 //! and what checks on the way have noted (Authentication-Results, ARC): they are about the way until here.
 
 mod head;
+mod mailbox;
 mod names;
 mod octets;
 #[cfg(test)]
@@ -21,7 +23,6 @@ mod tests;
 mod walk;
 
 use std::collections::HashSet;
-use std::fmt;
 
 use serde_json::{Map, Value};
 
@@ -283,6 +284,14 @@ impl Fields {
         [&self.text, &self.html].into_iter().flatten().all(|text| text.trim().is_empty())
     }
 
+    /// For APIs that want a subject.
+    pub fn require_subject(&mut self) {
+        if self.subject.is_empty() {
+            self.subject = "(no subject)".to_owned();
+            self.lost.push("Subject: the message has none, and the service wants one".to_owned());
+        }
+    }
+
     /// For APIs that can speak only of addresses in ASCII.
     ///
     /// # Errors
@@ -356,21 +365,5 @@ impl Fields {
     /// The same delivery, with what was lost in the receipt of everyone to whom it was relayed.
     pub fn told(&self, delivery: Delivery) -> Delivery {
         with_lost(delivery, &self.lost)
-    }
-}
-
-impl Mailbox {
-    fn is_valid(&self) -> bool {
-        Address::parse(&self.address).is_ok()
-    }
-}
-
-impl fmt::Display for Mailbox {
-    /// As in a header (RFC 5322 section 3.4), without encoded words.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "\"{}\" <{}>", name.replace('\\', "\\\\").replace('"', "\\\""), self.address),
-            None => f.write_str(&self.address),
-        }
     }
 }

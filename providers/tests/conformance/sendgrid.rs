@@ -12,6 +12,22 @@ use serde_json::{Value, json};
 
 use super::{connect, strict};
 
+/// Names that `headers` must not have.
+const RESERVED: &[&str] = &[
+    "x-sg-id",
+    "x-sg-eid",
+    "received",
+    "dkim-signature",
+    "content-type",
+    "content-transfer-encoding",
+    "to",
+    "from",
+    "subject",
+    "reply-to",
+    "cc",
+    "bcc",
+];
+
 /// SendGrid.
 #[derive(Clone, Copy)]
 pub struct SendGrid;
@@ -44,6 +60,7 @@ impl ApiSubject for SendGrid {
                 "headers",
                 "tracking_settings",
                 "categories",
+                "mail_settings",
             ],
         );
         let [personalization] = body["personalizations"].as_array().unwrap().as_slice() else { panic!("one personalization") };
@@ -52,7 +69,28 @@ impl ApiSubject for SendGrid {
         let recipients: Vec<String> =
             ["to", "cc", "bcc"].iter().flat_map(|list| strict::addresses(&personalization[list], "email")).collect();
         strict::distinct(&recipients);
+        for list in ["to", "cc", "bcc"] {
+            for one in strict::list(&personalization[list]) {
+                strict::members(&one, &["email", "name"]);
+                assert!(!one["name"].as_str().unwrap_or_default().contains([';', ',']), "it takes no such name: {one}");
+            }
+        }
+        assert!(strict::text(&body["from"]["email"]).is_ascii(), "From is ASCII");
+        assert!(!strict::text(&body["subject"]).is_empty(), "`subject` is required");
         let content = body["content"].as_array().unwrap();
+        let order = |part: &Value| ["text/plain", "text/html", "text/calendar"].iter().position(|kind| part["type"] == *kind).unwrap();
+        assert!(content.is_sorted_by_key(order) && !content.is_empty(), "content in its order");
+        for part in content {
+            strict::members(part, &["type", "value"]);
+            assert!(!strict::text(&part["value"]).is_empty(), "no content may be empty");
+        }
+        for name in body["headers"].as_object().into_iter().flatten().map(|(name, _)| name.to_lowercase()) {
+            assert!(!RESERVED.contains(&name.as_str()), "{name} is reserved");
+        }
+        for attachment in strict::list(&body["attachments"]) {
+            strict::members(&attachment, &["content", "filename", "type", "disposition", "content_id"]);
+            assert!(!strict::text(&attachment["filename"]).is_empty() && !strict::text(&attachment["type"]).contains([';', ',']));
+        }
         let part = |wanted: &str| content.iter().find(|part| part["type"] == wanted).map(|part| strict::text(&part["value"]));
         let attachments = strict::list(&body["attachments"]);
         Some(Seen {
@@ -97,8 +135,14 @@ impl ApiSubject for SendGrid {
             Row::json(403, &errors("access forbidden", None), Verdict::Unauthorized),
             Row::json(403, &errors("You have been temporarily blocked after repeated bad requests", None), Verdict::Throttled(None)),
             Row::json(404, &errors("not found", None), Verdict::Unauthorized),
+            Row::text(405, "", Verdict::Unauthorized),
+            Row::json(406, &errors("missing Accept header", None), Verdict::Unauthorized),
+            Row::json(451, &errors("Unavailable due to data residency restrictions", None), Verdict::Unauthorized),
             Row::json(413, &errors("content size greater than 30MB", None), Verdict::Unsuitable),
             Row::json(429, &errors("too many requests", None), Verdict::Throttled(None)),
+            // A time that has come.
+            Row::json(429, &errors("too many requests", None), Verdict::Throttled(Some(std::time::Duration::ZERO)))
+                .header("X-RateLimit-Reset: 1764000000"),
             Row::text(500, "", Verdict::InDoubt),
             Row::text(503, "upstream connect error", Verdict::InDoubt),
         ]

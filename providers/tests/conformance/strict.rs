@@ -57,6 +57,13 @@ pub fn map(value: &Value) -> Vec<(String, String)> {
     value.as_object().unwrap().iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
+/// The address of a mailbox such as `Name <a@b.example>`.
+pub fn address(mailbox: &str) -> String {
+    let address = mailbox.split_once('<').map_or(mailbox, |(_, rest)| rest.strip_suffix('>').unwrap());
+    assert!(address.contains('@') && !address.contains([' ', '<', '>', ',']), "no address: {mailbox}");
+    address.to_owned()
+}
+
 /// Refuses an address that is there twice.
 pub fn distinct(addresses: &[String]) {
     let mut seen = BTreeSet::new();

@@ -152,6 +152,7 @@ impl Postmark {
     /// What all calls for a message have in common, and what does not fit into it as a note in `fields`.
     /// <https://postmarkapp.com/developer/api/email-api>
     fn message(&self, fields: &mut Fields) -> Value {
+        fields.keep_headers(|name| !name.starts_with("x-pm-"), "it would be an order to Postmark");
         let mut headers: Vec<Value> = fields.headers.iter().map(|(name, value)| header(name, value)).collect();
         if let Some(id) = fields.take_message_id() {
             // Without the second it gives one of its own.

@@ -170,6 +170,7 @@ impl Resend {
     /// <https://resend.com/docs/api-reference/emails/send-email>
     fn message(&self, fields: &mut Fields) -> Value {
         fields.require_subject();
+        fields.keep_headers(|name| name != "resend-idempotency-key", "it would be an order to Resend");
         let (headers, lost) = fields.unique_headers();
         fields.lost.extend(lost);
         let mut message = json!({ "from": sender(fields), "subject": fields.subject });

@@ -33,9 +33,9 @@ pub const CREDITS_PAUSE: Duration = Duration::from_secs(3600);
 /// The most categories of a message.
 const MOST_CATEGORIES: usize = 10;
 
-/// Header fields that it refuses, beside those that are never passed on.
-/// <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send>
-const RESERVED: &[&str] = &["x-sg-id", "x-sg-eid"];
+/// Header fields that it refuses, beside those that are never passed on, and one that would be an order to
+/// it. <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send>
+const RESERVED: &[&str] = &["x-sg-id", "x-sg-eid", "x-smtpapi"];
 
 /// What its refusals mean.
 /// <https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/responses>

@@ -150,7 +150,7 @@ impl SendGrid {
         let success = if self.sandbox { 200 } else { 202 };
         let read = |answer: &Answer| match answer.status == success {
             true => Reading::accepted(answer.header("x-message-id").map(str::to_owned)),
-            false => Reading::Refused(refusal(answer)),
+            false => Reading::Refused(refusal(answer, &body["personalizations"])),
         };
         api::hand_over("mail/send", request, self.timeouts, attempt, recipients, RULES, read).await
     }
@@ -240,20 +240,29 @@ fn recipient(one: &Mailbox) -> Value {
     mailbox(&Mailbox { name, address: one.address.clone() })
 }
 
-/// What an answer refuses. The code is `to` where it is about a recipient.
-fn refusal(answer: &Answer) -> Refused {
+/// What an answer refuses. The code is `to` where it is about a recipient, who is named by a place in the
+/// request's `personalizations`.
+fn refusal(answer: &Answer, personalizations: &Value) -> Refused {
     let json = answer.json();
     let errors = json["errors"].as_array().map_or(&[][..], Vec::as_slice);
     let said: Vec<&str> = errors.iter().filter_map(|error| error["message"].as_str()).collect();
-    let about_recipients = errors.iter().any(|error| {
-        let field = error["field"].as_str().unwrap_or_default();
-        field.starts_with("personalizations") && [".to", ".cc", ".bcc"].iter().any(|list| field.contains(list))
-    });
+    let (mut about_recipients, mut recipients) = (false, Vec::new());
+    for field in errors.iter().filter_map(|error| error["field"].as_str()) {
+        let mut steps = field.split('.');
+        let place = (steps.next(), steps.next(), steps.next());
+        if let (Some("personalizations"), Some(which), Some(list @ ("to" | "cc" | "bcc"))) = place {
+            about_recipients = true;
+            let nth = |step: Option<&str>| step?.parse::<usize>().ok();
+            if let (Some(which), Some(nth)) = (nth(Some(which)), nth(steps.next())) {
+                recipients.extend(personalizations[which][list][nth]["email"].as_str().map(str::to_owned));
+            }
+        }
+    }
     Refused {
         code: if about_recipients { "to" } else { "" }.to_owned(),
         text: said.join("; "),
+        recipients,
         retry_after: reset_at(&answer.headers, "x-ratelimit-reset", SystemTime::now()),
-        ..Refused::default()
     }
 }
 
@@ -277,7 +286,7 @@ impl Provider for SendGrid {
 
     async fn probe(&self) -> Result<Probed, Failure> {
         let get = |path: &str| self.http.get(format!("{}{path}", self.endpoint)).bearer_auth(&self.key).header(ACCEPT, "application/json");
-        let read = |answer: &Answer| Some(refusal(answer));
+        let read = |answer: &Answer| Some(refusal(answer, &Value::Null));
         let scopes = api::ask("scopes", get("/v3/scopes"), self.timeouts, RULES, read).await?.json();
         let may = |wanted: &str| scopes["scopes"].as_array().is_some_and(|scopes| scopes.iter().any(|scope| scope == wanted));
         let mut probed = match may("mail.send") {

@@ -22,7 +22,7 @@ mod octets;
 mod tests;
 mod walk;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -148,6 +148,7 @@ impl Fields {
         };
         let mut fields = Self::read(&bytes, attempt.message.envelope.reverse_path.address())?;
         fields.compare(attempt);
+        fields.lost = shortened(&fields.lost);
         Ok(fields)
     }
 
@@ -182,7 +183,7 @@ impl Fields {
             }
             (None, None) => return Err(Failure::Unsuitable(Diagnostic::local("the message says nowhere who it is from"))),
         };
-        self.lost.extend(from.map(|further| format!("From: {further} beside the first")));
+        self.lost.extend(from.map(|further| format!("From: {} beside the first", further.address)));
         (self.to, self.cc, self.reply_to) = (to, cc, reply_to);
         self.sender = sender.into_iter().next().filter(|sender| !sender.address.eq_ignore_ascii_case(&self.from.address));
         self.lost.extend(self.sender.as_ref().map(|_| Self::LOST_SENDER.to_owned()));
@@ -227,15 +228,17 @@ impl Fields {
 
     /// Says where the people shown are others than those who are told.
     fn compare(&mut self, attempt: &Attempt) {
-        let is_told = |shown: &Mailbox| attempt.recipients().any(|(_, told)| told.address.as_str().eq_ignore_ascii_case(&shown.address));
-        let absent: Vec<&str> =
-            self.to.iter().chain(&self.cc).filter(|shown| !is_told(shown)).map(|shown| shown.address.as_str()).collect();
-        if let Some(first) = absent.first() {
-            let more = if absent.len() > 1 { format!(" and {} more", absent.len() - 1) } else { String::new() };
+        let told: HashSet<String> = attempt.recipients().map(|(_, told)| told.address.as_str().to_ascii_lowercase()).collect();
+        let is_told = |shown: &Mailbox| told.contains(&shown.address.to_ascii_lowercase());
+        let mut absent = self.to.iter().chain(&self.cc).filter(|shown| !is_told(shown));
+        let absent = absent.next().map(|first| (first.address.clone(), absent.count()));
+        let (to, cc) = (self.to.iter().any(is_told), self.cc.iter().any(is_told));
+        if let Some((first, more)) = absent {
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             self.lost.push(format!("To and Cc: {first}{more}, who are shown and get no copy by this call"));
         }
-        if !self.to.iter().any(is_told) {
-            self.lost.push(match self.cc.iter().any(is_told) {
+        if !to {
+            self.lost.push(match cc {
                 true => "Cc: it is shown as To, since nobody else is there".to_owned(),
                 false => "To: each recipient is shown alone, since the header shows none of them".to_owned(),
             });
@@ -248,7 +251,7 @@ impl Fields {
     /// of its own, too: it may be another mailbox, and APIs refuse what looks the same.
     #[must_use]
     pub fn addressed(&self, attempt: &Attempt) -> Vec<(Vec<RecipientIndex>, Addressed)> {
-        let shown = |list: &[Mailbox], address: &str| list.iter().find(|one| one.address.eq_ignore_ascii_case(address)).cloned();
+        let (to, cc) = (by_address(&self.to), by_address(&self.cc));
         let (mut all, mut every, mut calls) = (Addressed::default(), Vec::new(), Vec::new());
         let mut placed = HashSet::new();
         let alone = |index, one| (vec![index], Addressed { to: vec![one], ..Addressed::default() });
@@ -261,9 +264,10 @@ impl Fields {
                 continue;
             }
             every.push(index);
-            match (shown(&self.to, address), shown(&self.cc, address)) {
-                (Some(to), _) => all.to.push(named(to)),
-                (None, Some(cc)) => all.cc.push(named(cc)),
+            let lower = address.to_ascii_lowercase();
+            match (to.get(&lower), cc.get(&lower)) {
+                (Some(&to), _) => all.to.push(named(to.clone())),
+                (None, Some(&cc)) => all.cc.push(named(cc.clone())),
                 (None, None) => all.bcc.push(named(Mailbox::default())),
             }
         }
@@ -319,14 +323,15 @@ impl Fields {
     #[must_use]
     pub fn unique_headers(&self) -> (Map<String, Value>, Vec<String>) {
         let (mut unique, mut lost, mut seen) = (Map::new(), Vec::new(), HashSet::new());
+        let mut told = HashSet::new();
         for (name, value) in &self.headers {
-            if seen.insert(name.to_ascii_lowercase()) {
+            let lower = name.to_ascii_lowercase();
+            if seen.insert(lower.clone()) {
                 unique.insert(name.clone(), value.as_str().into());
-            } else {
+            } else if told.insert(lower) {
                 lost.push(format!("{name}: it is there more than once, and the first is kept"));
             }
         }
-        lost.dedup();
         (unique, lost)
     }
 
@@ -364,6 +369,24 @@ impl Fields {
 
     /// The same delivery, with what was lost in the receipt of everyone to whom it was relayed.
     pub fn told(&self, delivery: Delivery) -> Delivery {
-        with_lost(delivery, &self.lost)
+        with_lost(delivery, &shortened(&self.lost))
     }
+}
+
+/// The first mailbox for each address, in lower case.
+fn by_address(list: &[Mailbox]) -> HashMap<String, &Mailbox> {
+    // Reversed, so that the first comes last and stays.
+    list.iter().rev().map(|one| (one.address.to_ascii_lowercase(), one)).collect()
+}
+
+/// Nobody reads a thousand notes, and each receipt has all of them.
+fn shortened(notes: &[String]) -> Vec<String> {
+    const MOST: usize = 50;
+    const LONGEST: usize = 300;
+    let short = |note: &String| match note.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}\u{2026}", &note[..end]),
+        None => note.clone(),
+    };
+    let more = (notes.len() > MOST).then(|| "and more".to_owned());
+    notes.iter().take(MOST).map(short).chain(more).collect()
 }

@@ -122,6 +122,12 @@ impl ApiSubject for SendGrid {
                 &errors("Does not contain a valid address: first@a.example", Some("personalizations.0.to.0.email")),
                 Verdict::RecipientsRefused,
             ),
+            // Named by its place alone.
+            Row::json(
+                400,
+                &errors("Does not contain a valid address.", Some("personalizations.0.bcc.1.email")),
+                Verdict::RecipientsRefused,
+            ),
             Row::json(401, &errors("The provided authorization grant is invalid, expired, or revoked", None), Verdict::Unauthorized),
             Row::json(401, &errors("Maximum credits exceeded", None), Verdict::Throttled(Some(sendgrid::CREDITS_PAUSE))),
             Row::json(

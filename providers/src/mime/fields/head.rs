@@ -5,6 +5,9 @@ use mail_parser::{Address, HeaderValue};
 
 use super::Mailbox;
 
+/// The longest name of a field, and of a media type: far beyond any that is in use.
+const LONGEST_NAME: usize = 127;
+
 /// The header of a message or part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
@@ -79,7 +82,7 @@ fn field(line: &[u8]) -> Option<Field> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let name = line[..colon].trim_ascii_end();
     // Printable ASCII without the colon (RFC 5322 section 3.6.8).
-    let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
+    let is_name = (1..=LONGEST_NAME).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic);
     is_name.then(|| Field { name: String::from_utf8_lossy(name).into_owned(), raw: line[colon + 1..].to_vec() })
 }
 

@@ -168,6 +168,7 @@ fn signed_and_encrypted_messages_say_what_they_lose() {
     assert_eq!((signed.text.as_deref(), listed(&signed)), (Some("text"), vec![("attachment-1.asc", "application/pgp-signature", None)]));
     assert_eq!(signed.lost, ["the signature (multipart/signed): it cannot be verified any more"]);
     let sealed = read("From: a@app.example\nContent-Type: application/pkcs7-mime; name=smime.p7m\n\nx");
+    assert_eq!(sealed.lost, ["smime.p7m: the whole message is application/pkcs7-mime, handed over as an attachment"]);
     assert_eq!((sealed.is_empty(), listed(&sealed)), (true, vec![("smime.p7m", "application/pkcs7-mime", None)]));
 }
 
@@ -228,6 +229,38 @@ fn headers_that_a_service_does_not_take_are_lost_by_name() {
     assert_eq!(fields.headers, [("X-Good".to_owned(), "1".to_owned())]);
     assert_eq!(fields.lost, ["X-Bad: reserved"]);
     assert_eq!(mailbox("a \"b\\", "c@d.example").to_string(), "\"a \\\"b\\\\\" <c@d.example>");
+}
+
+#[tokio::test]
+async fn what_is_made_to_take_long_takes_no_longer() {
+    const LARGE: usize = 256 << 10;
+    let fill = |piece: &str| piece.repeat(LARGE / piece.len());
+    let begun = tokio::time::Instant::now();
+    for message in [
+        format!("From: a@b.example\nTo: {}\n\n", fill("x@y.example,")),
+        format!("From: a@b.example\nReply-To: {}\n\n", fill("x,")),
+        format!("From: a@b.example\nTo: {}\n\n", fill("(")),
+        format!("From: a@b.example\nSubject: {}\n\n", fill("=?utf-8?q?a?=")),
+        format!("From: a@b.example\n{}\n", fill("X-A: b\n")),
+        format!("From: a@b.example\n{}\n", fill("no field\n")),
+        format!("From: a@b.example\nContent-Type: text/plain; {}\n\n", fill("a*0=b;")),
+        format!("From: a@b.example\nContent-Type: text/html\n\n{}", fill("cid:")),
+        format!(
+            "From: a@b.example\nContent-Type: multipart/related; boundary=m\n\n--m\nContent-Type: text/html\n\n{}\n--m\nContent-ID: <x>\n\ny\n--m--\n",
+            fill("cid:")
+        ),
+        format!("From: a@b.example\nContent-Transfer-Encoding: quoted-printable\n\n{}", fill("=")),
+        format!("From: a@b.example\nContent-Type: multipart/mixed; boundary=m\n\n{}", fill("--m\n")),
+    ] {
+        let addresses: Vec<String> = (0..1000).map(|nth| format!("r{nth}@a.example")).collect();
+        let attempt = to(&addresses.iter().map(String::as_str).collect::<Vec<_>>(), &message);
+        if let Ok(fields) = Fields::of(&attempt).await {
+            assert!(fields.lost.len() <= 51, "{}", fields.lost.len());
+            assert_eq!(fields.addressed(&attempt).len(), 1000);
+        }
+    }
+    // Debug builds on a machine with other work; what is quadratic would take hours.
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
 /// A part, with parts in it.

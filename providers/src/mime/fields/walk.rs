@@ -1,6 +1,6 @@
 //! The walk through the parts of a message: which are its texts, and what becomes of the others.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use super::head::{Head, Kind, one_line, split};
 use super::{Attachment, Calendar, Fields, names, octets};
@@ -143,6 +143,8 @@ impl Walk<'_> {
             self.lost(format!("{name}: another form of the text ({media_type}), handed over as an attachment"));
         } else if is_text && !is_attached {
             self.lost(format!("{name}: a further text ({media_type}), handed over as an attachment"));
+        } else if place.is_root && disposition.main != "attachment" {
+            self.lost(format!("{name}: the whole message is {media_type}, handed over as an attachment"));
         } else if let Some(charset) = kind.parameter("charset").filter(|charset| kind.main == "text" && !is_unicode(charset)) {
             self.lost(format!("{name}: its charset, {}", one_line(charset)));
         }
@@ -178,7 +180,8 @@ impl Walk<'_> {
 
     /// Leaves a Content-ID only where the HTML can show the part.
     fn end(self) {
-        let shown = self.fields.html.as_deref().map(referenced);
+        let known: HashSet<&str> = self.fields.attachments.iter().filter_map(|one| one.content_id.as_deref()).collect();
+        let shown = self.fields.html.as_deref().map(|html| referenced(html, &known));
         for (attachment, is_related) in self.fields.attachments.iter_mut().zip(self.shown) {
             let Some(id) = &attachment.content_id else { continue };
             if !shown.as_ref().is_some_and(|shown| is_related || shown.contains(id)) {
@@ -240,15 +243,31 @@ fn parts<'x>(body: &'x [u8], boundary: &[u8], most: usize) -> Vec<&'x [u8]> {
     parts
 }
 
-/// The Content-IDs that an HTML text shows.
-fn referenced(html: &str) -> BTreeSet<String> {
-    let ends = |c: char| c.is_whitespace() || c.is_control() || "\"'<>)(&;,".contains(c);
-    let lower = html.to_ascii_lowercase();
-    let each = lower.match_indices("cid:").map(|(at, _)| {
-        let rest = &html[at + 4..];
-        &rest[..rest.find(ends).unwrap_or(rest.len())]
-    });
-    each.flat_map(|id| [id.to_owned(), percent_decoded(id)]).collect()
+/// Those of the `known` Content-IDs that an HTML text shows.
+fn referenced(html: &str, known: &HashSet<&str>) -> HashSet<String> {
+    /// Looking further for the end of each would take too long in a text that is made for it.
+    const LONGEST: usize = 500;
+    // A colon in an ID is written as %3A (RFC 2392), and where it is not, the part is found in its multipart/related.
+    let ends = |c: char| c.is_whitespace() || c.is_control() || "\"'<>)(&;,:".contains(c);
+    let octets = html.as_bytes();
+    let mut shown = HashSet::new();
+    if known.is_empty() {
+        return shown;
+    }
+    for at in memchr::memchr_iter(b':', octets) {
+        if at < 3 || !octets[at - 3..at].eq_ignore_ascii_case(b"cid") {
+            continue;
+        }
+        let rest = &html[at + 1..];
+        let Some((end, _)) = rest.char_indices().take(LONGEST).find(|(_, c)| ends(*c)) else { continue };
+        let id = &rest[..end];
+        if known.contains(id) {
+            shown.insert(id.to_owned());
+        } else {
+            shown.extend(Some(percent_decoded(id)).filter(|id| known.contains(id.as_str())));
+        }
+    }
+    shown
 }
 
 fn percent_decoded(text: &str) -> String {

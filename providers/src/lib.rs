@@ -24,6 +24,8 @@ pub mod cloudflare;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod contract;
+pub mod gmail;
+pub mod graph;
 pub mod http;
 pub mod mailersend;
 pub mod mailgun;
@@ -51,6 +53,8 @@ registry::registry! {
     mailjet,
     postmark,
     resend,
+    gmail,
+    graph,
     sendgrid,
     #[cfg(feature = "ses")]
     ses,

@@ -17,6 +17,7 @@ mod kept;
 mod tests;
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,7 +141,7 @@ impl Tokens {
 
     /// Makes a call to an API with a token, and once more with another one if the API refuses the first
     /// with 401, which it does before it looks at the request.
-    pub async fn call(&self, deadline: Instant, call: impl AsyncFn(Token) -> Part) -> Part {
+    pub async fn call<C: Future<Output = Part>>(&self, deadline: Instant, call: impl Fn(Token) -> C) -> Part {
         let mut again = true;
         loop {
             let token = match tokio::time::timeout_at(deadline, self.get()).await {

@@ -180,8 +180,8 @@ async fn a_call_that_is_refused_with_401_is_made_once_more_with_another_token() 
     let refused = |code| Part::Failed(Failure::Unauthorized(Diagnostic { code: Some(code), ..Diagnostic::local("no") }));
     let (api, tokens) = by_secret([granted("one", 3600), granted("two", 3600)]).await;
     let soon = Instant::now() + Duration::from_secs(3600);
-    let calls = Mutex::new(Vec::new());
-    let call = async |token: Token| {
+    let calls = &Mutex::new(Vec::new());
+    let call = |token: Token| async move {
         calls.lock().push(token.as_str().to_owned());
         if token.as_str() == "one" { refused(401) } else { Part::Answered(Vec::new()) }
     };
@@ -191,7 +191,7 @@ async fn a_call_that_is_refused_with_401_is_made_once_more_with_another_token() 
     assert_eq!(*calls.lock(), ["one", "one", "two"]);
     // 403 is said of the request, not of the token; but a right that is missing may come with the next one.
     pass(61).await;
-    assert_eq!(tokens.call(soon, async |_| refused(403)).await, refused(403));
+    assert_eq!(tokens.call(soon, |_| async { refused(403) }).await, refused(403));
     assert!(tokens.0.cache.lock().held.is_none());
     assert_eq!(api.requests().len(), 2);
 }

@@ -1,6 +1,6 @@
 //! Reading JSON as a service does that refuses what it does not know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use postrider_providers::conformance::http_api::Request;
@@ -91,4 +91,19 @@ pub fn form(request: &Request) -> Vec<FormPart> {
         FormPart { name: parameter("name").unwrap(), file: parameter("filename"), value: part[at + 4..].to_vec() }
     };
     ends.windows(2).map(part).collect()
+}
+
+/// The fields of a form, by name.
+pub fn url_form(body: &[u8]) -> BTreeMap<String, String> {
+    let url = reqwest::Url::parse(&format!("http://x/?{}", std::str::from_utf8(body).unwrap())).unwrap();
+    url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+}
+
+/// Everyone whom To, Cc and Bcc of a message tell, as a service does that has no envelope; each once.
+pub fn told_by_header(message: &[u8]) -> Vec<String> {
+    let message = mail_parser::MessageParser::default().parse(message).unwrap();
+    let lists = [message.to(), message.cc(), message.bcc()].into_iter().flatten().flat_map(|list| list.iter());
+    let recipients: Vec<String> = lists.map(|one| one.address().unwrap().to_owned()).collect();
+    distinct(&recipients);
+    recipients
 }

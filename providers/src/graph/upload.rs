@@ -1,0 +1,306 @@
+//! Messages that are too large for one request: a draft made of fields, its attachments uploaded, then sent.
+//!
+//! Until the call to `send` nothing has been handed over, and a draft that comes to nothing is deleted. There
+//! is no way to upload a message as it is (a draft from MIME has the limit of any request), so such
+//! messages lose what fields cannot say, and signed ones are not taken.
+//!
+//! <https://learn.microsoft.com/graph/outlook-large-attachments>,
+//! <https://learn.microsoft.com/graph/api/message-send>
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use mail_parser::{MessageParser, MimeHeaders as _};
+use reqwest::{Method, RequestBuilder, Url};
+use serde_json::{Value, json};
+
+use super::Graph;
+use super::answer::{RULES, read, refusal};
+use crate::contract::{Attempt, Diagnostic, Failure, Outcome, RecipientIndex};
+use crate::http::api::{self, Answer, Part, Reading, Unanswered};
+use crate::mime::fields::{Addressed, Attachment, Fields, Mailbox};
+use crate::oauth::Token;
+
+/// What goes as one request; larger attachments are uploaded in pieces. In base64 it is just within the 4 MB
+/// that a request may have.
+const AT_ONCE: usize = 3_000_000;
+
+/// How much is uploaded at once: below 4 MB, and a multiple of 320 KiB as Microsoft's storage wants it.
+const PIECE: usize = 10 * 320 * 1024;
+
+/// The draft itself, with its text.
+const DRAFT: usize = 3_900_000;
+
+/// A message may have this many header fields of its own, all of which begin with `X-`. More, and Graph
+/// refuses it with `InvalidInternetMessageHeaderCollection`.
+const HEADERS: usize = 5;
+
+/// How long a draft that came to nothing may take to be deleted.
+const CLEANUP: Duration = Duration::from_secs(5);
+
+impl Graph {
+    /// The message as a draft with uploads.
+    pub(super) async fn send_large(&self, attempt: &Attempt, recipients: &[RecipientIndex], mailbox: &str) -> Result<Part, Failure> {
+        self.refuse_signed(attempt).await?;
+        let mut fields = Fields::of(attempt).await?;
+        if fields.from.address.is_empty() {
+            fields.from.address = mailbox.to_owned();
+        }
+        Ok(self.upload(attempt, recipients, mailbox, &fields).await)
+    }
+
+    async fn upload(&self, attempt: &Attempt, recipients: &[RecipientIndex], mailbox: &str, fields: &Fields) -> Part {
+        let (draft, lost) = draft(fields, &addressed(fields, attempt));
+        let draft = Bytes::from(draft.to_string());
+        if draft.len() > DRAFT {
+            let text = "the text alone is too large for one request, and only attachments can be uploaded";
+            return Part::Failed(Failure::Unsuitable(Diagnostic::during("messages", text)));
+        }
+        let draft = &draft;
+        let call = |token: Token| async move {
+            let steps = Steps { graph: self, attempt, recipients, mailbox, token: &token };
+            match steps.all(draft.clone(), &fields.attachments).await {
+                Ok(part) | Err(part) => part,
+            }
+        };
+        told(self.tokens.call(attempt.deadline, call).await, &lost)
+    }
+
+    /// A signature covers the message as it is.
+    async fn refuse_signed(&self, attempt: &Attempt) -> Result<(), Failure> {
+        let bytes = attempt.message.body.bytes().await;
+        let bytes = bytes
+            .map_err(|error| Failure::Unavailable(Diagnostic::local(format!("the message cannot be read from the spool: {error}"))))?;
+        if is_signed(&bytes) {
+            let size = crate::settings::Size(self.mime_size);
+            let text = format!("the message is signed or sealed, and above {size} (`mime_size`) nothing goes through Graph as it is");
+            return Err(Failure::Unsuitable(Diagnostic::local(text)));
+        }
+        Ok(())
+    }
+}
+
+fn is_signed(message: &[u8]) -> bool {
+    let head = memchr::memmem::find(message, b"\r\n\r\n").map_or(message, |end| &message[..end + 4]);
+    MessageParser::default().parse_headers(head).is_some_and(|message| {
+        let is = |kind: &str, subtypes: &[&str]| {
+            message.content_type().is_some_and(|found| {
+                found.ctype().eq_ignore_ascii_case(kind)
+                    && found.subtype().is_some_and(|one| subtypes.iter().any(|s| s.eq_ignore_ascii_case(one)))
+            })
+        };
+        is("multipart", &["signed", "encrypted"])
+            || is("application", &["pkcs7-mime", "x-pkcs7-mime"])
+            || message.header("DKIM-Signature").is_some()
+    })
+}
+
+/// Everyone in one call: Graph needs nobody in To.
+fn addressed(fields: &Fields, attempt: &Attempt) -> Addressed {
+    let mut calls = fields.addressed(attempt);
+    match calls.pop() {
+        Some((_, one)) if calls.is_empty() => one,
+        last => {
+            let each = calls.into_iter().chain(last).flat_map(|(_, one)| one.to);
+            Addressed { bcc: each.map(|one| Mailbox { name: None, ..one }).collect(), ..Addressed::default() }
+        }
+    }
+}
+
+/// The draft, and what cannot be said in it.
+/// <https://learn.microsoft.com/graph/api/resources/message>
+fn draft(fields: &Fields, addressed: &Addressed) -> (Value, Vec<String>) {
+    let mut lost = fields.lost.clone();
+    let list = |mailboxes: &[Mailbox]| mailboxes.iter().map(mailbox).collect::<Vec<_>>();
+    let (kind, content) = match (&fields.html, &fields.text) {
+        (Some(html), text) => {
+            if text.is_some() {
+                lost.push("the plain text beside the HTML".to_owned());
+            }
+            ("html", html.as_str())
+        }
+        (None, text) => ("text", text.as_deref().unwrap_or_default()),
+    };
+    let mut draft = json!({
+        "subject": fields.subject,
+        "body": { "contentType": kind, "content": content },
+        "from": mailbox(&fields.from),
+        "toRecipients": list(&addressed.to),
+        "ccRecipients": list(&addressed.cc),
+        "bccRecipients": list(&addressed.bcc),
+    });
+    if !fields.reply_to.is_empty() {
+        draft["replyTo"] = list(&fields.reply_to).into();
+    }
+    let mut headers = Vec::new();
+    for (name, value) in &fields.headers {
+        if name.eq_ignore_ascii_case("message-id") {
+            draft["internetMessageId"] = value.as_str().into();
+        } else if headers.len() < HEADERS && name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-")) {
+            headers.push(json!({ "name": name, "value": value }));
+        } else {
+            lost.push(format!("the header field {name}"));
+        }
+    }
+    // An empty list is refused.
+    if !headers.is_empty() {
+        draft["internetMessageHeaders"] = headers.into();
+    }
+    (draft, lost)
+}
+
+fn mailbox(mailbox: &Mailbox) -> Value {
+    match &mailbox.name {
+        Some(name) => json!({ "emailAddress": { "name": name, "address": mailbox.address } }),
+        None => json!({ "emailAddress": { "address": mailbox.address } }),
+    }
+}
+
+/// The same, with what was lost in the receipt of whoever gets it.
+fn told(part: Part, lost: &[String]) -> Part {
+    let Part::Answered(mut outcomes) = part else { return part };
+    for (_, outcome) in &mut outcomes {
+        if let Outcome::Relayed(receipt) = outcome {
+            receipt.lost = lost.to_vec();
+        }
+    }
+    Part::Answered(outcomes)
+}
+
+/// The calls for one message with one token.
+struct Steps<'a> {
+    graph: &'a Graph,
+    attempt: &'a Attempt,
+    recipients: &'a [RecipientIndex],
+    mailbox: &'a str,
+    token: &'a Token,
+}
+
+impl Steps<'_> {
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        self.graph.request(method, self.mailbox, path, self.token, Some(self.attempt))
+    }
+
+    /// All of them; `Err` as soon as one of them fails. Either way it is what became of the message.
+    async fn all(&self, draft: Bytes, attachments: &[Attachment]) -> Result<Part, Part> {
+        let request = self.request(Method::POST, &["messages"]).header("Content-Type", "application/json").body(draft);
+        let made = self.step("messages", request).await.map_err(needs_permission)?;
+        let made = made.json();
+        let id = made["id"].as_str().filter(|id| !id.is_empty()).ok_or_else(|| unreadable("messages"))?;
+        let part = match self.fill(id, attachments).await {
+            Ok(()) => Ok(self.send(id).await),
+            Err(part) => Err(part),
+        };
+        let may_be_sent = |outcome: &Outcome| matches!(outcome, Outcome::Relayed(_) | Outcome::InDoubt(_));
+        let is_done = matches!(&part, Ok(Part::Answered(outcomes)) if outcomes.iter().any(|(_, outcome)| may_be_sent(outcome)));
+        if !is_done {
+            let request = self.request(Method::DELETE, &["messages", id]);
+            // One that stays is litter in a folder, no more.
+            if tokio::time::timeout(CLEANUP, api::exchange("delete", request, self.graph.timeouts, None)).await.is_err() {
+                tracing::debug!(message_id = %self.attempt.message.id, "a draft that came to nothing could not be deleted");
+            }
+        }
+        part
+    }
+
+    async fn fill(&self, draft: &str, attachments: &[Attachment]) -> Result<(), Part> {
+        for attachment in attachments {
+            if attachment.content.len() <= AT_ONCE {
+                let body = json!({
+                    "@odata.type": "#microsoft.graph.fileAttachment",
+                    "name": attachment.name,
+                    "contentType": attachment.media_type,
+                    "isInline": attachment.content_id.is_some(),
+                    "contentId": attachment.content_id,
+                    "contentBytes": STANDARD.encode(&attachment.content),
+                });
+                self.step("attachments", self.request(Method::POST, &["messages", draft, "attachments"]).json(&body)).await?;
+            } else {
+                self.upload(draft, attachment).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One attachment in pieces.
+    async fn upload(&self, draft: &str, attachment: &Attachment) -> Result<(), Part> {
+        let size = attachment.content.len();
+        let item = json!({ "AttachmentItem": {
+            "attachmentType": "file",
+            "name": attachment.name,
+            "size": size,
+            "contentType": attachment.media_type,
+            "isInline": attachment.content_id.is_some(),
+            "contentId": attachment.content_id,
+        } });
+        let request = self.request(Method::POST, &["messages", draft, "attachments", "createUploadSession"]).json(&item);
+        let session = self.step("createUploadSession", request).await?.json();
+        let url = session["uploadUrl"].as_str().and_then(|url| Url::parse(url).ok());
+        // Mail that goes to Graph encrypted is not uploaded in clear text.
+        let url = url.filter(|url| url.scheme() == "https" || self.graph.endpoint.scheme() == "http");
+        let url = url.ok_or_else(|| unreadable("createUploadSession"))?;
+        let content = Bytes::copy_from_slice(&attachment.content);
+        for start in (0..size).step_by(PIECE) {
+            let end = size.min(start + PIECE);
+            // The URL is the credential here: a token beside it is refused.
+            let request = self.graph.http.put(url.clone()).header("Content-Type", "application/octet-stream");
+            let request = request.header("Content-Range", format!("bytes {start}-{}/{size}", end - 1)).body(content.slice(start..end));
+            self.step("upload", request).await?;
+        }
+        Ok(())
+    }
+
+    /// A call after which nothing has been handed over, whatever its answer.
+    async fn step(&self, during: &'static str, request: RequestBuilder) -> Result<Answer, Part> {
+        let exchanged = api::exchange(during, request, self.graph.timeouts, Some(self.attempt.deadline)).await;
+        let (answer, _) = exchanged.map_err(|unanswered| Part::Failed(Failure::Unavailable(unanswered.diagnostic)))?;
+        if (200..300).contains(&answer.status) {
+            return Ok(answer);
+        }
+        let refused = Reading::Refused(refusal(&answer).unwrap_or_default());
+        let part = api::conclude(during, &answer, true, self.attempt, self.recipients, RULES, refused);
+        Err(match part {
+            Part::Answered(outcomes) => {
+                let doubt = outcomes.iter().find_map(|(_, outcome)| match outcome {
+                    Outcome::InDoubt(diagnostic) => Some(diagnostic.clone()),
+                    _ => None,
+                });
+                doubt.map_or(Part::Answered(outcomes), |diagnostic| Part::Failed(Failure::Unavailable(diagnostic)))
+            }
+            failed @ Part::Failed(_) => failed,
+        })
+    }
+
+    /// The call that hands over. It has no body by which one could see how far it got, so silence is always
+    /// doubt.
+    async fn send(&self, draft: &str) -> Part {
+        let request = self.request(Method::POST, &["messages", draft, "send"]).header("Content-Length", "0");
+        match api::exchange("send", request, self.graph.timeouts, Some(self.attempt.deadline)).await {
+            Ok((answer, _)) => api::conclude("send", &answer, true, self.attempt, self.recipients, RULES, read(&answer)),
+            Err(Unanswered { diagnostic, .. }) => {
+                Part::Answered(self.recipients.iter().map(|&index| (index, Outcome::InDoubt(diagnostic.clone()))).collect())
+            }
+        }
+    }
+}
+
+/// A refusal of the draft is no refusal of the credential: smaller messages go out with the right to send.
+fn needs_permission(part: Part) -> Part {
+    match part {
+        Part::Failed(Failure::Unauthorized(diagnostic)) if diagnostic.code == Some(403) => {
+            Part::Failed(Failure::Unsuitable(diagnostic.advised(Some(
+                "large messages are uploaded, for which the application needs the permission Mail.ReadWrite of Microsoft Graph beside Mail.Send; or lower `max_size` to `mime_size`, so that they go to another provider",
+            ))))
+        }
+        other => other,
+    }
+}
+
+fn unreadable(during: &'static str) -> Part {
+    Part::Failed(Failure::Unavailable(Diagnostic::during(during, "an answer without what was asked for")))
+}

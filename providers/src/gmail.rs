@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::contract::{
     Attempt, Capabilities, Connected, ContentForm, Delivery, Diagnostic, EnvelopeForm, Failure, Probed, Provider, ProviderName, SizeLimit,
 };
-use crate::http::api::{self, Timeouts};
+use crate::http::api::{self, Part, Timeouts};
 use crate::http::parts::combine;
 use crate::mime::readdress;
 use crate::oauth::google::{Refresh, ServiceAccount};
@@ -175,6 +175,10 @@ impl Settings for Config {
 }
 
 impl Credential {
+    fn is_each_senders(&self) -> bool {
+        matches!(self, Self::Account { mailbox: None, .. })
+    }
+
     /// Where the tokens of the mailbox come from that is to send, and its address where it is known.
     fn of(&self, sender: Option<&str>) -> Result<(Tokens, Option<String>), Failure> {
         let (account, configured, kept) = match self {
@@ -220,7 +224,15 @@ impl Provider for Gmail {
             let request = self.http.post(url).bearer_auth(token.as_str()).header("Content-Type", "message/rfc822").body(body.clone());
             api::hand_over("messages.send", request, self.timeouts, attempt, recipients, RULES, answer::read).await
         };
-        let part = tokens.call(attempt.deadline, call).await;
+        let part = match tokens.call(attempt.deadline, call).await {
+            // Whether a service account may act for one mailbox says nothing of the others.
+            Part::Failed(Failure::Unauthorized(diagnostic))
+                if self.credential.is_each_senders() && diagnostic.text.starts_with("unauthorized_client") =>
+            {
+                Part::Failed(Failure::SenderRefused(diagnostic))
+            }
+            part => part,
+        };
         combine(vec![(recipients.clone(), part)], &[])
     }
 

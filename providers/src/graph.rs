@@ -31,9 +31,9 @@ use answer::{RULES, read, refusal};
 /// <https://learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description/exchange-online-limits>
 const MAX_SIZE: u64 = 35_000_000;
 
-/// A request may have 4 MB, and the message is in it as base64.
+/// A request may have 4 MB, and the message is in it as base64, with recipients added to its header.
 /// <https://learn.microsoft.com/graph/outlook-send-mime-message>
-const MIME_SIZE: u64 = 3_000_000;
+const MIME_SIZE: u64 = 2_900_000;
 
 const CAPABILITIES: Capabilities = Capabilities {
     content: ContentForm::RawMostly,
@@ -202,6 +202,16 @@ impl Graph {
     }
 }
 
+/// What is refused of a mailbox says nothing of the others, where each sender uses its own.
+fn of_the_sender(part: Part) -> Part {
+    match part {
+        Part::Failed(Failure::Unauthorized(diagnostic)) if diagnostic.during != "token" && matches!(diagnostic.code, Some(403 | 404)) => {
+            Part::Failed(Failure::SenderRefused(diagnostic))
+        }
+        other => other,
+    }
+}
+
 impl Provider for Graph {
     fn capabilities(&self) -> Capabilities {
         Capabilities { max_size: Some(SizeLimit::message(self.max_size)), ..CAPABILITIES }
@@ -214,6 +224,7 @@ impl Provider for Graph {
             true => self.send_mime(&attempt, &recipients, &mailbox).await?,
             false => self.send_large(&attempt, &recipients, &mailbox).await?,
         };
+        let part = if self.mailbox.is_none() { of_the_sender(part) } else { part };
         combine(vec![(recipients, part)], &[])
     }
 
@@ -230,9 +241,8 @@ impl Provider for Graph {
             Ok(_) => Ok(probed.fact(format!("Graph opens the mailbox {mailbox}, so that large messages can be uploaded"))),
             Err(Failure::Unauthorized(diagnostic)) if diagnostic.code == Some(403) => {
                 let probed = probed.fact("Graph takes the token; whether it may send is seen only when mail is sent");
-                let size = Size(self.mime_size);
                 Ok(probed.warning(format!(
-                    "the application may not open {mailbox}: messages above {size} need the permission Mail.ReadWrite beside Mail.Send"
+                    "the application may not open {mailbox}: messages above `mime_size` need the permission Mail.ReadWrite beside Mail.Send"
                 )))
             }
             Err(failure) => Err(failure),

@@ -126,10 +126,7 @@ async fn a_message_without_from_is_sent_in_the_name_of_the_mailbox() {
 #[tokio::test]
 async fn a_service_account_acts_for_each_sender_with_a_token_of_its_own() {
     let dir = tempfile::TempDir::new().unwrap();
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
-    let path = dir.path().join("key.json");
-    let file = json!({ "client_email": "relay@project.iam.example", "private_key_id": "k", "private_key": key.serialize_pem() });
-    std::fs::write(&path, file.to_string()).unwrap();
+    let path = key_file(&dir);
     let api = numbered(&[1, 2]).await;
     let provider = gmail(&api, json!({ "credentials_file": path })).unwrap();
     for sender in ["one@corp.example", "two@corp.example", "ONE@corp.example"] {
@@ -139,6 +136,38 @@ async fn a_service_account_acts_for_each_sender_with_a_token_of_its_own() {
         api.requests().iter().filter(|(request, _)| request.line() == "POST /token").map(|(request, _)| subject(request)).collect();
     assert_eq!(subjects, ["one@corp.example", "two@corp.example"]);
     assert!(matches!(provider.deliver(from(ReversePath::Null)).await, Err(Failure::Unsuitable(_))));
+}
+
+#[tokio::test]
+async fn what_is_refused_of_one_senders_mailbox_is_no_refusal_of_the_credential() {
+    let answer = |status: u16, body: Value| Answer::json(status, &body.to_string());
+    let token = || answer(200, json!({ "access_token": "t", "expires_in": 3599 }));
+    for (status, code) in [(403, "ErrorAccessDenied"), (404, "ResourceNotFound")] {
+        let refused = || answer(status, json!({ "error": { "code": code, "message": "no" } }));
+        let api = FakeApi::start([token(), refused()]).await.unwrap();
+        let own = graph(&api, json!({ "client_secret": "x" })).unwrap();
+        assert!(matches!(own.deliver(small()).await, Err(Failure::SenderRefused(_))), "{code}");
+        let api = FakeApi::start([token(), refused()]).await.unwrap();
+        let one = graph(&api, json!({ "client_secret": "x", "mailbox": "relay@corp.example" })).unwrap();
+        assert!(matches!(one.deliver(small()).await, Err(Failure::Unauthorized(_))), "{code}");
+    }
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = key_file(&dir);
+    let refused = answer(401, json!({ "error": "unauthorized_client", "error_description": "Client is unauthorized" }));
+    let api = FakeApi::start([refused]).await.unwrap();
+    let own = gmail(&api, json!({ "credentials_file": path })).unwrap();
+    assert!(matches!(own.deliver(small()).await, Err(Failure::SenderRefused(_))));
+    let one = gmail(&api, json!({ "credentials_file": path, "mailbox": "relay@corp.example" })).unwrap();
+    assert!(matches!(one.deliver(small()).await, Err(Failure::Unauthorized(_))));
+}
+
+/// A service account's key.
+fn key_file(dir: &tempfile::TempDir) -> std::path::PathBuf {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let path = dir.path().join("key.json");
+    let file = json!({ "client_email": "relay@project.iam.example", "private_key_id": "k", "private_key": key.serialize_pem() });
+    std::fs::write(&path, file.to_string()).unwrap();
+    path
 }
 
 /// For whom a service account asks.

@@ -77,8 +77,7 @@ impl Graph {
         let bytes = bytes
             .map_err(|error| Failure::Unavailable(Diagnostic::local(format!("the message cannot be read from the spool: {error}"))))?;
         if is_signed(&bytes) {
-            let size = crate::settings::Size(self.mime_size);
-            let text = format!("the message is signed or sealed, and above {size} (`mime_size`) nothing goes through Graph as it is");
+            let text = "the message is signed or sealed, and what is larger than `mime_size` does not go through Graph as it is";
             return Err(Failure::Unsuitable(Diagnostic::local(text)));
         }
         Ok(())

@@ -159,13 +159,14 @@ impl Settings for Config {
 
     fn destination(&self) -> String {
         let endpoint = self.endpoint.as_deref().unwrap_or(Self::ENDPOINT);
-        match (&self.credentials_file, &self.mailbox) {
-            (Some(path), Some(mailbox)) => format!("{endpoint} through {mailbox} (service account {})", path.display()),
-            (Some(path), None) => format!("{endpoint} through each sender's own mailbox (service account {})", path.display()),
+        match (&self.credentials_file, &self.mailbox, &self.refresh_token) {
+            (Some(path), Some(mailbox), _) => format!("{endpoint} through {mailbox} (service account {})", path.display()),
+            (Some(path), None, _) => format!("{endpoint} through each sender's own mailbox (service account {})", path.display()),
             // Two tokens may be of one user, and nobody can tell by looking at them.
-            (None, _) => {
-                format!("{endpoint} (refresh token {:?} of {})", self.refresh_token, self.client_id.as_deref().unwrap_or_default())
+            (None, _, Some(token)) => {
+                format!("{endpoint} (refresh token {token:?} of {})", self.client_id.as_deref().unwrap_or("no application"))
             }
+            (None, _, None) => endpoint.to_owned(),
         }
     }
 

@@ -155,9 +155,9 @@ fn address(text: &[u8]) -> Option<Address> {
             // A space in its place, so that what it parts stays apart.
             (Within::Comment, _) => {
                 if walk.in_angle {
-                    named.push(b' ')
+                    named.push(b' ');
                 } else {
-                    bare.push(b' ')
+                    bare.push(b' ');
                 }
             }
             (Within::Angle, b'<') if !walk.in_angle || has_angle => return None,

@@ -11,7 +11,8 @@
 //! - [`settings`]: durations, sizes, rates and secrets as people write them.
 //! - [`smtp`]: SMTP as a client, for every provider that is reached by it.
 //! - [`http`]: the one TLS configuration and HTTP client, and the watch over how far a request got.
-//! - [`smarthost`], `ses` (feature `ses`), [`capture`]: the providers.
+//! - [`smarthost`], [`office365`], [`office365_connector`], [`workspace`], `ses` (feature `ses`), [`sendgrid`],
+//!   [`capture`]: the providers.
 //! - `conformance` (feature `conformance`): the behaviour suite that every provider must pass, and far
 //!   sides that misbehave on command.
 //!
@@ -26,6 +27,7 @@ pub mod conformance;
 pub mod contract;
 pub mod gmail;
 pub mod graph;
+pub mod exchange;
 pub mod http;
 pub mod mailersend;
 pub mod mailgun;
@@ -33,6 +35,8 @@ pub mod mailjet;
 pub mod mime;
 pub mod oauth;
 pub mod postmark;
+pub mod office365;
+pub mod office365_connector;
 pub mod registry;
 pub mod resend;
 pub mod sendgrid;
@@ -42,6 +46,7 @@ pub mod settings;
 pub mod smarthost;
 pub mod smtp;
 pub mod sparkpost;
+pub mod workspace;
 
 // Every provider this build can speak to.
 registry::registry! {
@@ -55,9 +60,12 @@ registry::registry! {
     resend,
     gmail,
     graph,
+    office365,
+    office365_connector,
     sendgrid,
     #[cfg(feature = "ses")]
     ses,
     smarthost,
     sparkpost,
+    workspace,
 }

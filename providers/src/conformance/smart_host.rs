@@ -7,6 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -72,6 +74,8 @@ pub struct Script {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// TLS from the first octet.
     pub implicit_tls: bool,
+    /// The access tokens that AUTH XOAUTH2 takes. What is no proper response is a panic.
+    pub tokens: Vec<String>,
     rules: Vec<Rule>,
 }
 
@@ -95,6 +99,10 @@ pub struct Received {
     pub content: Vec<u8>,
     /// Whether it came under TLS.
     pub encrypted: bool,
+    /// Whether the client has shown a certificate.
+    pub certified: bool,
+    /// As whom it was logged in with a token.
+    pub login: Option<String>,
 }
 
 /// A command as it came.
@@ -145,6 +153,8 @@ struct Session {
     wire: Box<dyn Wire>,
     buffer: Vec<u8>,
     encrypted: bool,
+    certified: bool,
+    login: Option<String>,
     mail: Option<String>,
     recipients: Vec<String>,
 }
@@ -248,6 +258,8 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 wire: Box::new(socket),
                 buffer: Vec::new(),
                 encrypted: false,
+                certified: false,
+                login: None,
                 mail: None,
                 recipients: Vec::new(),
             };
@@ -309,6 +321,7 @@ impl Session {
             "HELO" => {
                 self.step(Step::Helo, line, "250 fake.example").await?;
             }
+            "AUTH" if line.eq_ignore_ascii_case("AUTH XOAUTH2") => self.xoauth2(line).await?,
             "AUTH" => {
                 let default = if line.to_ascii_uppercase().starts_with("AUTH LOGIN") { "334 VXNlcm5hbWU6" } else { "235 2.7.0 welcome" };
                 let mut code = self.step(Step::Auth, line, default).await?;
@@ -347,6 +360,35 @@ impl Session {
         Ok(())
     }
 
+    /// <https://developers.google.com/workspace/gmail/imap/xoauth2-protocol>, in the form where the response
+    /// has a line of its own.
+    async fn xoauth2(&mut self, line: &str) -> Result<(), Ended> {
+        const EXPLAINED: &str = r#"{"status":"401","schemes":"bearer","scope":"https://mail.example/"}"#;
+        if self.step(Step::Auth, line, "334 ").await? != 334 {
+            return Ok(());
+        }
+        let response = self.line().await?;
+        let decoded = STANDARD.decode(&response).ok().and_then(|decoded| String::from_utf8(decoded).ok()).unwrap_or_default();
+        let parts: Vec<&str> = decoded.split('\x01').collect();
+        let (user, token) = match parts[..] {
+            [user, auth, "", ""] => (user.strip_prefix("user="), auth.strip_prefix("auth=Bearer ")),
+            _ => (None, None),
+        };
+        let (Some(user), Some(token)) = (user, token) else { panic!("no response of XOAUTH2: {decoded:?}") };
+        if self.shared.script.tokens.iter().any(|known| known == token) {
+            if self.step(Step::Auth, &response, "235 2.7.0 Authentication successful").await? == 235 {
+                self.login = Some(user.to_owned());
+            }
+            return Ok(());
+        }
+        if self.step(Step::Auth, &response, &format!("334 {}", STANDARD.encode(EXPLAINED))).await? == 334 {
+            let answer = self.line().await?;
+            assert!(answer.is_empty(), "the explanation of a refusal is answered with an empty line, not {answer:?}");
+            self.step(Step::Auth, &answer, "535 5.7.3 Authentication unsuccessful").await?;
+        }
+        Ok(())
+    }
+
     async fn data(&mut self, line: &str) -> Result<(), Ended> {
         let default = if self.recipients.is_empty() { "554 5.5.1 no valid recipients" } else { "354 go ahead" };
         if self.step(Step::Data, line, default).await? != 354 {
@@ -367,6 +409,8 @@ impl Session {
             recipients: std::mem::take(&mut self.recipients),
             content: unstuff(&wire[..end]),
             encrypted: self.encrypted,
+            certified: self.certified,
+            login: self.login.clone(),
         };
         let default = format!("250 2.0.0 Ok: queued as FAKE{}", self.shared.log.borrow().messages.len());
         let action = self.shared.next(Step::FinalDot, "").unwrap_or(Action::Reply(default));
@@ -429,7 +473,8 @@ impl Session {
     async fn encrypt(self) -> Result<Self, Ended> {
         let config = self.shared.script.tls.clone().ok_or(Ended)?;
         let stream = TlsAcceptor::from(config).accept(self.wire).await?;
-        Ok(Self { wire: Box::new(stream), buffer: Vec::new(), encrypted: true, ..self })
+        let certified = stream.get_ref().1.peer_certificates().is_some();
+        Ok(Self { wire: Box::new(stream), buffer: Vec::new(), encrypted: true, certified, ..self })
     }
 }
 

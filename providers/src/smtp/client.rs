@@ -41,7 +41,7 @@ pub(super) struct Target {
     pub(super) hostname: Arc<str>,
     pub(super) timeouts: Timeouts,
     /// What this service says in words of its own.
-    pub(super) rules: &'static [Rule],
+    pub(super) rules: &'static [&'static [Rule]],
 }
 
 /// What the host offers in its answer to EHLO.

@@ -36,7 +36,7 @@ pub(crate) struct Host<'a> {
     pub(crate) timeouts: Timeouts,
     pub(crate) keep: Keep,
     /// What this service says in words of its own.
-    pub(crate) rules: &'static [Rule],
+    pub(crate) rules: &'static [&'static [Rule]],
 }
 
 /// As whom to log in.

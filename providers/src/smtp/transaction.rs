@@ -157,7 +157,7 @@ fn after_refusal(reply: &Reply) -> State {
 struct Dialogue<'a> {
     connection: &'a mut Connection,
     wait: Wait,
-    rules: &'static [Rule],
+    rules: &'static [&'static [Rule]],
     /// The commands have been written already, and only answers are outstanding.
     pipelined: bool,
 }
@@ -370,7 +370,7 @@ fn all_refused(refused: Vec<Refusal>) -> Delivery {
 }
 
 /// The message was refused for all who had been accepted.
-fn message_refused(rules: &[Rule], stage: Stage, during: &'static str, reply: &Reply, answers: Answers) -> Delivery {
+fn message_refused(rules: &[&[Rule]], stage: Stage, during: &'static str, reply: &Reply, answers: Answers) -> Delivery {
     let (verdict, diagnostic) = judge(rules, stage, during, reply);
     // With recipients refused on their own, only a report can say both.
     if (answers.refused.is_empty() || reply.code == 421)

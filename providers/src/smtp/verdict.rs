@@ -47,11 +47,11 @@ pub enum Verdict {
     Rejected,
 }
 
-/// What a reply that is not positive means, and its words: by the first of `rules` that fits, else by the
+/// What a reply that is not positive means, and its words: by the first row of `rules` that fits, else by the
 /// general table.
-pub(super) fn judge(rules: &[Rule], stage: Stage, during: &'static str, reply: &Reply) -> (Verdict, Diagnostic) {
+pub(super) fn judge(rules: &[&[Rule]], stage: Stage, during: &'static str, reply: &Reply) -> (Verdict, Diagnostic) {
     let text = reply.text();
-    let (verdict, advice) = match rules.iter().find(|rule| rule.fits(stage, reply.code, &text)) {
+    let (verdict, advice) = match rules.iter().copied().flatten().find(|rule| rule.fits(stage, reply.code, &text)) {
         Some(rule) => (rule.verdict, rule.advice),
         None => {
             let verdict = classify(stage, reply);
@@ -59,6 +59,15 @@ pub(super) fn judge(rules: &[Rule], stage: Stage, during: &'static str, reply: &
         }
     };
     (verdict, reply.diagnostic(during).advised(Some(advice)))
+}
+
+/// What a reply means that is written as on the wire, and what to do; `None` for what is no reply. For
+/// tests and documentation.
+#[must_use]
+pub fn read(rules: &[&[Rule]], stage: Stage, reply: &str) -> Option<(Verdict, Option<&'static str>)> {
+    let (reply, _) = Reply::parse(format!("{reply}\r\n").as_bytes()).ok()??;
+    let (verdict, diagnostic) = judge(rules, stage, "", &reply);
+    Some((verdict, diagnostic.advice))
 }
 
 /// What the administrator of any host can do about a refusal; empty where that depends on more.

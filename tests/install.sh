@@ -17,6 +17,9 @@ ses_local='aws-ses-v2-local@2.10.2'
 nodemailer='nodemailer@10.6.0'
 # The vendors' own libraries, which judge the requests that we make.
 sdks=(sendgrid==6.12.5 resend==2.52.0 brevo-python==5.1.0 mailersend==2.2.0 scaleway==2.12.0 postmarker==1.0 sparkpost==1.3.10 pydantic==2.14.4)
+# The newest of each that runs on Node 20.
+oauth_mock='oauth2-mock-server@7.2.1'
+maildev='maildev@2.2.1'
 cargo_deny='0.20.2'
 
 say() { printf 'install: %s\n' "$*"; }
@@ -95,6 +98,7 @@ install_peers() {
     has testssl || missing+=(testssl.sh)
     # What lets Postfix log in as a client.
     ls /usr/lib/*/sasl2/libplain.so >/dev/null 2>&1 || missing+=(libsasl2-modules)
+    has dovecot && [ -x /usr/lib/dovecot/submission ] || missing+=(dovecot-core dovecot-submissiond)
     python3 -c 'import pip' 2>/dev/null || missing+=(python3 python3-pip)
     has npm || missing+=(npm)
     [ ${#missing[@]} = 0 ] || debian "${missing[@]}"
@@ -118,12 +122,18 @@ install_peers() {
         install_into node "$ses_local $nodemailer" \
             npm install --prefix "$peers/node.new" --no-audit --no-fund --no-save --loglevel=error "$ses_local" "$nodemailer"
     fi
+    if ! installed mail "$oauth_mock $maildev"; then
+        install_into mail "$oauth_mock $maildev" \
+            npm install --prefix "$peers/mail.new" --no-audit --no-fund --no-save --loglevel=error "$oauth_mock" "$maildev"
+    fi
     # The interpreter is written out: a launcher works whatever the PATH of the test is.
     launcher moto_server "PYTHONPATH='$peers/python' exec '$python' -m moto.server \"\$@\""
     launcher aiosmtpd "PYTHONPATH='$peers/python' exec '$python' -m aiosmtpd \"\$@\""
     launcher python-with-sdks "PYTHONPATH='$peers/sdks' exec '$python' \"\$@\""
     # Scripts for node find nodemailer here.
     launcher node-with-peers "NODE_PATH='$peers/node/node_modules' exec '$(command -v node)' \"\$@\""
+    launcher node-with-mail "NODE_PATH='$peers/mail/node_modules' exec '$(command -v node)' \"\$@\""
+    launcher maildev "exec '$(command -v node)' '$peers/mail/node_modules/.bin/maildev' \"\$@\""
     launcher aws-ses-v2-local "exec '$(command -v node)' '$peers/node/node_modules/.bin/aws-ses-v2-local' \"\$@\""
 }
 

@@ -17,9 +17,9 @@ ses_local='aws-ses-v2-local@2.10.2'
 nodemailer='nodemailer@10.6.0'
 # The vendors' own libraries, which judge the requests that we make.
 sdks=(sendgrid==6.12.5 resend==2.52.0 brevo-python==5.1.0 mailersend==2.2.0 scaleway==2.12.0 postmarker==1.0 sparkpost==1.3.10 pydantic==2.14.4)
-# The newest of each that runs on Node 20.
+# The newest that runs on Node 20.
 oauth_mock='oauth2-mock-server@7.2.1'
-maildev='maildev@2.2.1'
+maildev='maildev@3.0.0'
 cargo_deny='0.20.2'
 
 say() { printf 'install: %s\n' "$*"; }

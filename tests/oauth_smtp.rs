@@ -41,7 +41,7 @@ impl Tenant {
         let options = [script.to_str().unwrap(), "/contoso.example/oauth2/v2.0/token", MAILBOX, lifetime, standing];
         let tokens = Peer::start(path, "node-with-mail", &options, "--port", "/.well-known/openid-configuration").await;
         let sink = Sink::start(&path.join("sink"), &[]);
-        let introspection = format!("http://127.0.0.1:{}/introspect", tokens.port());
+        let introspection = format!("http://127.0.0.1:{}/userinfo", tokens.port());
         let dovecot = Dovecot::start(path, &Logins::Tokens { introspection: &introspection }, sink.port());
         Self { sink, dovecot, tokens, directory }
     }
@@ -85,7 +85,7 @@ async fn the_gateway_delivers_through_a_mailbox_that_takes_tokens_only() {
         assert!(reply.starts_with("250"), "{reply}");
     }
     eventually("three messages have arrived", async || tenant.sink.copies().len() == 3).await;
-    gateway.shutdown().await;
+    gateway.drain().await;
     let copies = tenant.sink.copies();
     assert!(copies.values().all(|copies| *copies == 1), "{copies:?}");
     assert_eq!(tenant.granted(), ["granted client_credentials the-app the-secret https://outlook.office365.com/.default"]);

@@ -80,14 +80,14 @@ async fn maildev_gets_what_was_sent() {
     let directory = tempfile::tempdir().unwrap();
     let port = free_port().to_string();
     let options = ["--smtp", &port, "--ip", "127.0.0.1", "--web-ip", "127.0.0.1", "--incoming-user", "u", "--incoming-pass", "p"];
-    let maildev = Peer::start(directory.path(), "maildev", &options, "--web", "/email").await;
+    let maildev = Peer::start(directory.path(), "maildev", &options, "--web", "/api/email").await;
     let port = port.parse().unwrap();
     let delivery = deliver(port, json!({ "tls": "off", "username": "u", "password": "p" })).await;
     assert!(is_relayed(&delivery), "{delivery:?}");
     let delivery = deliver(port, json!({ "tls": "off", "username": "u", "password": "wrong" })).await;
     assert!(matches!(delivery, Err(Failure::Unauthorized(_))), "{delivery:?}");
-    eventually("it shows the message", async || maildev.get("/email").await.as_array().is_some_and(|all| all.len() == 1)).await;
-    let shown = &maildev.get("/email").await[0];
+    eventually("it shows the message", async || maildev.get("/api/email").await.as_array().is_some_and(|all| all.len() == 1)).await;
+    let shown = &maildev.get("/api/email").await[0];
     assert_eq!(
         (shown["subject"].as_str(), shown["envelope"]["from"]["address"].as_str()),
         (Some("conformance"), Some("sender@app.example"))

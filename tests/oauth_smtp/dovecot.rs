@@ -52,7 +52,7 @@ impl Dovecot {
         match logins {
             Logins::Tokens { introspection } => {
                 let oauth = format!(
-                    "introspection_mode = post\nintrospection_url = {introspection}\nforce_introspection = yes\n\
+                    "introspection_mode = auth\nintrospection_url = {introspection}\nforce_introspection = yes\n\
                      username_attribute = email\nactive_attribute = active\nactive_value = true\n"
                 );
                 fs::write(directory.join("oauth.conf"), oauth).unwrap();

@@ -5,6 +5,7 @@
 //! guards (`observe`, `breaker`, `concurrency`, `rate`, `intent`). A guard never sleeps; it says why
 //! and until when, and the queue does the waiting.
 
+mod accounts;
 pub mod breaker;
 mod concurrency;
 mod failover;
@@ -87,6 +88,8 @@ impl<S: Spool> Dispatcher<S> {
         let tasks = TaskTracker::new();
         let hands = Arc::new(Semaphore::new(MAX_IN_HAND));
         let aborted = CancellationToken::new();
+        // Ends with this.
+        let _accounts = accounts::follow(&self.transports, &self.queue);
         loop {
             let next = async {
                 let hand = Arc::clone(&hands).acquire_owned().await;

@@ -130,6 +130,8 @@ install_peers() {
     launcher moto_server "PYTHONPATH='$peers/python' exec '$python' -m moto.server \"\$@\""
     launcher aiosmtpd "PYTHONPATH='$peers/python' exec '$python' -m aiosmtpd \"\$@\""
     launcher python-with-sdks "PYTHONPATH='$peers/sdks' exec '$python' \"\$@\""
+    # Scripts for Python find botocore here, which came with moto.
+    launcher python-with-botocore "PYTHONPATH='$peers/python' exec '$python' \"\$@\""
     # Scripts for node find nodemailer here.
     launcher node-with-peers "NODE_PATH='$peers/node/node_modules' exec '$(command -v node)' \"\$@\""
     launcher node-with-mail "NODE_PATH='$peers/mail/node_modules' exec '$(command -v node)' \"\$@\""

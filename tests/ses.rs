@@ -1,5 +1,6 @@
-//! Amazon SES as two independent projects understand it: moto's server, which keeps the destinations
-//! of each call, and aws-ses-v2-local, which parses each message.
+//! Amazon SES as three independent projects understand it: moto's server, which keeps the destinations
+//! of each call, aws-ses-v2-local, which parses each message and tells of an account, and AWS's own model
+//! of the service, as botocore has it, which judges each request.
 
 #![cfg(feature = "ses")]
 #![allow(clippy::unwrap_used, reason = "what does not work here fails the test")]
@@ -8,14 +9,17 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use postrider::gateway::Gateway;
 use postrider::spool::sqlite::SqliteSpool;
+use postrider_providers::conformance::http_api::{Answer, FakeApi};
 use serde_json::{Value, json};
 use support::client::{Client, message, send};
 use support::peer::Peer;
 use support::sink::source;
-use support::{eventually, gateway, server};
+use support::{eventually, gateway, program, server};
 
 /// Few enough for a test, and enough that every session sends many.
 const MESSAGES: usize = 1000;
@@ -23,9 +27,13 @@ const SESSIONS: usize = 20;
 
 /// A gateway whose only provider is SES at this endpoint.
 async fn gateway_to(directory: &Path, peer: &Peer) -> Gateway<SqliteSpool> {
+    gateway_with(directory, &format!("http://127.0.0.1:{}", peer.port()), "").await
+}
+
+/// The same, with more settings of its own.
+async fn gateway_with(directory: &Path, endpoint: &str, settings: &str) -> Gateway<SqliteSpool> {
     let provider = format!(
-        "[provider.ses.x]\nregion = \"eu-west-1\"\nendpoint = \"http://127.0.0.1:{}\"\naccess_key_id = \"test\"\nsecret_access_key = \"test\"\n",
-        peer.port()
+        "[provider.ses.x]\nregion = \"eu-west-1\"\nendpoint = \"{endpoint}\"\naccess_key_id = \"test\"\nsecret_access_key = \"test\"\n{settings}\n"
     );
     gateway(&(server(&directory.join("data")) + &provider)).await
 }
@@ -158,4 +166,117 @@ async fn a_message_to_120_recipients_reaches_aws_ses_v2_local_in_three_calls_and
         assert_eq!(email["destination"], json!({ "to": [], "cc": [], "bcc": [] }));
         assert_eq!(email["body"]["text"].as_str().unwrap().trim_end(), "Gr\u{fc}\u{df}e.\n.\n..");
     }
+}
+
+/// aws-ses-v2-local with an account of these limits.
+async fn ses_local_with_account(directory: &Path, quota: Value) -> Peer {
+    let account = json!({
+        "DedicatedIpAutoWarmupEnabled": false, "EnforcementStatus": "HEALTHY", "ProductionAccessEnabled": true, "SendingEnabled": true,
+        "SendQuota": quota, "SuppressionAttributes": { "SuppressedReasons": [] },
+        "Details": {
+            "AdditionalContactEmailAddresses": [], "ContactLanguage": "EN", "MailType": "TRANSACTIONAL", "UseCaseDescription": "x",
+            "WebsiteURL": "https://corp.example", "ReviewDetails": { "CaseId": "1", "Status": "GRANTED" },
+        },
+    });
+    let environment = [("AWS_SES_ACCOUNT", account.to_string())];
+    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+    Peer::start_with(directory, "aws-ses-v2-local", &environment, &["--host", "127.0.0.1"], "--port", "/store").await
+}
+
+async fn emails(peer: &Peer) -> usize {
+    peer.get("/store").await["emails"].as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn the_rate_that_aws_ses_v2_local_tells_of_its_account_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let peer = ses_local_with_account(directory.path(), json!({ "Max24HourSend": -1, "MaxSendRate": 5, "SentLast24Hours": 0 })).await;
+    let gateway = gateway_to(directory.path(), &peer).await;
+    let begun = Instant::now();
+    for number in 0..20 {
+        send(gateway.addresses()[0], "a@corp.example", &["b@example.net"], &message(&number.to_string())).await;
+    }
+    queue_empties(&gateway).await;
+    // Five of them go at once, and five in each second after that.
+    assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(emails(&peer).await, 20);
+}
+
+#[tokio::test]
+async fn mail_beyond_the_quota_that_aws_ses_v2_local_tells_of_its_account_waits_in_the_queue() {
+    let directory = tempfile::tempdir().unwrap();
+    let peer = ses_local_with_account(directory.path(), json!({ "Max24HourSend": 200, "MaxSendRate": 100, "SentLast24Hours": 197 })).await;
+    let gateway = gateway_to(directory.path(), &peer).await;
+    for number in 0..5 {
+        send(gateway.addresses()[0], "a@corp.example", &["b@example.net"], &message(&number.to_string())).await;
+    }
+    eventually("two messages wait", async || gateway.counts().await.unwrap().messages == 2).await;
+    assert_eq!(emails(&peer).await, 3);
+}
+
+/// What botocore's model of the service says against a request; nothing when it is good.
+fn judged(request: &Value) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ses/service_model.py");
+    let output = Command::new(program("python-with-botocore")).args([script, "SendEmail", &request.to_string()]).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn every_request_is_good_by_the_service_model_of_botocore() {
+    let directory = tempfile::tempdir().unwrap();
+    let api = FakeApi::start([Answer::json(200, r#"{"MessageId":"id"}"#)]).await.unwrap();
+    let plain = gateway_with(&directory.path().join("plain"), &api.url(), "").await;
+    let settings = "configuration_set = \"transactional\"\ntags = { team = \"billing\", system = \"erp\" }\nfeedback_address = \"bounces@corp.example\"\n\
+                    tenant = \"erp\"\nfrom_identity_arn = \"arn:aws:ses:eu-west-1:123456789012:identity/corp.example\"";
+    let full = gateway_with(&directory.path().join("full"), &api.url(), settings).await;
+    let (recipients, content) = to_many();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    for gateway in [&plain, &full] {
+        send(gateway.addresses()[0], "a@corp.example", &recipients, &content).await;
+        queue_empties(gateway).await;
+    }
+    let mut judgements = 0;
+    for (request, _) in api.requests() {
+        if request.line().starts_with("GET ") {
+            assert_eq!(request.line(), "GET /v2/email/account");
+            continue;
+        }
+        let (method, uri) = request.line().split_once(' ').unwrap();
+        let body = request.json();
+        let said = judged(&json!({ "method": method, "uri": uri, "body": body }));
+        assert_eq!(said, "", "{body}");
+        judgements += 1;
+    }
+    assert_eq!(judgements, 6);
+}
+
+/// A judge that finds nothing wrong may be one that does not look.
+#[test]
+fn the_judge_sees_what_is_wrong_with_a_request() {
+    let good = json!({
+        "FromEmailAddress": "a@b.example", "Destination": { "ToAddresses": ["c@d.example"] }, "Content": { "Raw": { "Data": "eA==" } },
+        "EmailTags": [{ "Name": "a", "Value": "b" }],
+    });
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut body = good.clone();
+        change(&mut body);
+        judged(&json!({ "method": "POST", "uri": "/v2/email/outbound-emails", "body": body }))
+    };
+    assert_eq!(with(&|_| {}), "");
+    let wrong: [(&dyn Fn(&mut Value), &str); 7] = [
+        (&|body| body["Subject"] = "x".into(), "Subject: no member"),
+        (&|body| body["Content"]["Raw"] = json!({}), "Content.Raw.Data: is required"),
+        (&|body| body["Content"]["Raw"]["Data"] = "no base64!".into(), "Content.Raw.Data: no base64"),
+        (&|body| body["Destination"]["ToAddresses"] = "c@d.example".into(), "Destination.ToAddresses: no list"),
+        (&|body| body["Destination"]["ToAddresses"][0] = 1.into(), "Destination.ToAddresses[0]: no string"),
+        (&|body| body["TenantName"] = "".into(), "TenantName: shorter than 1"),
+        (&|body| body["EmailTags"][0] = json!({ "Name": "a" }), "EmailTags[0].Value: is required"),
+    ];
+    for (change, expected) in wrong {
+        let said = with(change);
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let elsewhere = judged(&json!({ "method": "PUT", "uri": "/v1/email", "body": good }));
+    assert!(elsewhere.contains("PUT /v1/email"), "{elsewhere}");
 }

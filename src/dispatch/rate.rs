@@ -1,7 +1,9 @@
 //! Rate limits and quotas (GCRA, by `governor`). A limit that is reached says until when. Those of a
-//! provider are here, those of senders in `keyed`.
+//! provider are here, those of senders in `keyed`, those that an account has by its own word in `live`.
 
 mod keyed;
+mod live;
+mod throttle;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -14,20 +16,19 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
-use postrider_providers::contract::{Failure, ProviderName, Report};
+use postrider_providers::contract::{ProviderName, Report};
 use postrider_providers::settings::{Counted, LimitSettings, Rate};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
+use self::live::Live;
+use self::throttle::Throttle;
 use super::transport::{Refusal, Try};
 use crate::clock::Clock;
 use crate::queue::{Queue, WaitReason};
 use crate::spool::{Spool, SpoolError};
 
 pub use keyed::{KeyedLimits, Piece, SenderLimits};
-
-/// How long a provider is left alone that throttles and does not say for how long.
-const UNSAID_THROTTLE: Duration = Duration::from_secs(5);
 
 /// tokio's clock for governor, so that limits stand still when tests pause time.
 #[derive(Debug, Clone)]
@@ -120,41 +121,14 @@ impl Budget {
     }
 }
 
-/// The limits of one provider.
-#[derive(Debug, Default)]
+/// The limits of one provider. All of them hold, so the smallest wins.
+#[derive(Debug)]
 pub struct ProviderLimits {
     rate: Option<Limit>,
     budget: Option<Budget>,
     store: Option<Store>,
+    live: Live,
     throttle: Throttle,
-}
-
-/// What the provider itself has asked for: to be left alone until then.
-#[derive(Debug, Default)]
-struct Throttle {
-    reason: Option<WaitReason>,
-    until: Mutex<Option<Instant>>,
-}
-
-impl Throttle {
-    fn of(name: &ProviderName) -> Self {
-        Self { reason: Some(WaitReason::new(format!("{name}, which asked to slow down"))), until: Mutex::new(None) }
-    }
-
-    /// What there is to wait for, if the provider wants to be left alone now.
-    fn refusal(&self) -> Option<Refusal> {
-        let until = (*self.until.lock()).filter(|until| *until > Instant::now())?;
-        self.reason.clone().map(|reason| Refusal::Limited { reason, until })
-    }
-
-    /// Learns from an answer. One message that was throttled speaks for all that would follow it.
-    fn learn(&self, answer: &Result<Report, Refusal>) {
-        if let Err(Refusal::Failed(Failure::Throttled { retry_after, .. })) = answer {
-            let until = Instant::now() + retry_after.unwrap_or(UNSAID_THROTTLE);
-            let mut known = self.until.lock();
-            *known = Some(known.map_or(until, |known| known.max(until)));
-        }
-    }
 }
 
 /// Saves a quota's use.
@@ -177,7 +151,7 @@ impl ProviderLimits {
     pub async fn restore<S: Spool>(name: &ProviderName, settings: &LimitSettings, queue: &Queue<S>) -> Result<Self, SpoolError> {
         let rate = settings.rate.map(|rate| Limit::new(format!("rate of {name}"), rate.counted, spread(rate)));
         let Some(budget) = settings.quota else {
-            return Ok(Self { rate, budget: None, store: None, throttle: Throttle::of(name) });
+            return Ok(Self { rate, budget: None, store: None, live: Live::new(name), throttle: Throttle::of(name) });
         };
         let limit = Limit::new(format!("quota of {name}"), budget.counted, quota(budget, budget.count));
         let now = queue.clock().now();
@@ -196,6 +170,7 @@ impl ProviderLimits {
             rate,
             budget: Some(Budget { limit, tat: Mutex::new(tat), clock: queue.clock() }),
             store: Some(store),
+            live: Live::new(name),
             throttle: Throttle::of(name),
         })
     }
@@ -210,7 +185,12 @@ impl ProviderLimits {
         }
     }
 
-    /// The most recipients that one try may have without exceeding a limit's burst.
+    /// The limits that the account has by its own word.
+    pub(super) fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The most recipients that one try may have now without exceeding what a limit lets go at once.
     #[must_use]
     pub fn max_recipients(&self) -> usize {
         [self.rate.as_ref(), self.budget.as_ref().map(|budget| &budget.limit)]
@@ -218,6 +198,7 @@ impl ProviderLimits {
             .flatten()
             .filter(|limit| limit.counted == Counted::Recipients)
             .map(|limit| limit.quota.burst_size().get() as usize)
+            .chain([self.live.max_recipients()])
             .min()
             .unwrap_or(usize::MAX)
     }
@@ -235,8 +216,8 @@ pub(super) struct RateLimited<T> {
 }
 
 impl RateLayer {
-    pub(super) fn new(limits: ProviderLimits) -> Self {
-        Self(Arc::new(limits))
+    pub(super) fn new(limits: Arc<ProviderLimits>) -> Self {
+        Self(limits)
     }
 }
 
@@ -255,6 +236,11 @@ impl ProviderLimits {
         if let Some(refusal) = self.throttle.refusal() {
             return Err(refusal);
         }
+        // Looked at first and taken last: what the configured limits then refuse costs nothing here.
+        let live = self.live.enter();
+        if let Some((reason, until)) = live.refusal(recipients) {
+            return Err(Refusal::Limited { reason, until });
+        }
         let refused = |limit: &Limit, until| Refusal::Limited { reason: limit.reason.clone(), until };
         if let Some(limit) = self.rate.as_ref().filter(|limit| !grants.contains(&limit.reason)) {
             limit.take(recipients).map_err(|until| refused(limit, until))?;
@@ -265,7 +251,8 @@ impl ProviderLimits {
             let tat = budget.take(recipients).map_err(|until| refused(&budget.limit, until))?;
             saved = Some((budget.limit.reason.as_str().to_owned(), tat));
         }
-        // Both are used now.
+        live.take(recipients);
+        // All are used now.
         if let Some(limit) = &self.rate {
             grants.retain(|grant| *grant != limit.reason);
         }

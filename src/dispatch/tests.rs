@@ -1,5 +1,7 @@
 //! The dispatcher with scripted providers, on paused time: who is asked, when, and what becomes of it.
 
+mod accounts;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -7,8 +9,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use postrider_providers::contract::{
-    Address, Attempt, Body, BodyType, Capabilities, Delivery, Diagnostic, Envelope, Failure, Message, MessageId, Origin, Outcome, Probed,
-    Provider, Receipt, Recipient, RecipientIndex, Report, ReversePath, SizeLimit,
+    Address, Allowance, Attempt, Body, BodyType, Capabilities, Delivery, Diagnostic, Envelope, Failure, Message, MessageId, Origin,
+    Outcome, Probed, Provider, Receipt, Recipient, RecipientIndex, Report, ReversePath, SizeLimit,
 };
 use postrider_providers::settings::LimitSettings;
 use tokio::time::{Instant, sleep};
@@ -36,6 +38,9 @@ struct Scripted {
     capabilities: Capabilities,
     at_once: Arc<AtomicUsize>,
     most_at_once: Arc<AtomicUsize>,
+    allowance: Arc<Mutex<Result<Option<Allowance>, Failure>>>,
+    answers_after: Arc<Mutex<Duration>>,
+    asks: Arc<AtomicUsize>,
 }
 
 impl Scripted {
@@ -48,6 +53,9 @@ impl Scripted {
             capabilities: Capabilities::EVERYTHING,
             at_once: Arc::default(),
             most_at_once: Arc::default(),
+            allowance: Arc::new(Mutex::new(Ok(None))),
+            answers_after: Arc::default(),
+            asks: Arc::default(),
         }
     }
 
@@ -74,6 +82,15 @@ impl Provider for Scripted {
 
     async fn probe(&self) -> Result<Probed, Failure> {
         Ok(Probed::default())
+    }
+
+    async fn allowance(&self) -> Result<Option<Allowance>, Failure> {
+        self.asks.fetch_add(1, Ordering::SeqCst);
+        let takes = *self.answers_after.lock();
+        if takes > Duration::ZERO {
+            sleep(takes).await;
+        }
+        self.allowance.lock().clone()
     }
 }
 

@@ -16,7 +16,7 @@ use super::breaker::{BreakerLayer, Circuit};
 use super::concurrency::ConcurrencyLayer;
 use super::intent::IntentLayer;
 use super::observe::ObserveLayer;
-use super::rate::RateLayer;
+use super::rate::{ProviderLimits, RateLayer};
 use crate::config::Failover;
 use crate::queue::{Queue, WaitReason};
 use crate::spool::{Spool, SpoolError};
@@ -74,8 +74,8 @@ pub type Transport = BoxCloneSyncService<Try, Report, Refusal>;
 #[derive(Debug)]
 pub struct Guarded {
     connected: Connected,
-    /// The most recipients in one call, by its limits.
-    max_recipients: usize,
+    /// Its limits.
+    pub(super) limits: Arc<ProviderLimits>,
     /// Its circuit.
     pub circuit: Circuit,
     /// The stack.
@@ -83,16 +83,21 @@ pub struct Guarded {
 }
 
 impl Guarded {
+    /// The provider itself, to be asked about its account.
+    pub(super) fn provider(&self) -> Arc<dyn DynProvider> {
+        Arc::clone(&self.connected.provider)
+    }
+
     /// What the provider can carry, as it knows now: some learn it from what they talk to.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
         self.connected.provider.capabilities()
     }
 
-    /// The most recipients in one call, by its capabilities and its limits.
+    /// The most recipients in one call, by its capabilities and its limits as they are now.
     #[must_use]
     pub fn max_recipients(&self) -> usize {
-        self.max_recipients.min(self.capabilities().max_recipients.unwrap_or(usize::MAX))
+        self.limits.max_recipients().min(self.capabilities().max_recipients.unwrap_or(usize::MAX))
     }
 }
 
@@ -100,7 +105,7 @@ impl Guarded {
 pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Queue<S>) -> Guarded {
     let Endpoint { connected, limits, concurrency } = endpoint;
     let name = connected.name.clone();
-    let max_recipients = limits.max_recipients();
+    let limits = Arc::new(limits);
     let circuit = Circuit::new(name.clone(), *failover);
     let waiting = queue.clone();
     let transport = ServiceBuilder::new()
@@ -111,11 +116,11 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
         // Before the rate: a permit can be given back, a token cannot.
         .layer(ConcurrencyLayer::new(&name, concurrency, move |reason: &WaitReason| waiting.wake(reason, 1)))
         // The last to say no, so that every token taken is used.
-        .layer(RateLayer::new(limits))
+        .layer(RateLayer::new(Arc::clone(&limits)))
         // Innermost: only what really goes to the provider is recorded as begun.
         .layer(IntentLayer::new(name))
         .service(ProviderService(Arc::clone(&connected.provider)));
-    Guarded { connected, max_recipients, circuit, transport: BoxCloneSyncService::new(transport) }
+    Guarded { connected, limits, circuit, transport: BoxCloneSyncService::new(transport) }
 }
 
 /// The provider as a tower service.

@@ -19,9 +19,22 @@ pub struct Peer {
 impl Peer {
     /// Starts `name` with these options and `port_option`, and waits until it answers at `ready_path`.
     pub async fn start(directory: &Path, name: &str, options: &[&str], port_option: &str, ready_path: &str) -> Self {
+        Self::start_with(directory, name, &[], options, port_option, ready_path).await
+    }
+
+    /// The same, with this in its environment.
+    pub async fn start_with(
+        directory: &Path,
+        name: &str,
+        environment: &[(&str, &str)],
+        options: &[&str],
+        port_option: &str,
+        ready_path: &str,
+    ) -> Self {
         let port = free_port();
         let log = std::fs::File::create(directory.join(format!("{name}.log"))).unwrap();
         let child = Command::new(program(name))
+            .envs(environment.iter().copied())
             .args(options)
             .args([port_option, &port.to_string()])
             .current_dir(directory)

@@ -135,41 +135,41 @@ impl MailerSend {
         let request = self.http.post(format!("{}/v1/email", self.endpoint)).bearer_auth(&self.token).json(&body);
         api::hand_over("email", request, self.timeouts, attempt, recipients, RULES, |answer| read(answer, addressed)).await
     }
+}
 
-    /// The request's body, without recipients.
-    fn body(&self, fields: &Fields, lost: &mut Vec<String>) -> Result<Value, Failure> {
-        narrow::refuse_placeholders(fields, PLACEHOLDERS, "MailerSend")?;
-        let mut body = json!({ "from": mailbox(&fields.from), "subject": narrow::subject(fields, lost) });
-        for (name, text) in [("text", &fields.text), ("html", &fields.html)] {
-            if let Some(text) = text.as_ref().filter(|text| !text.trim().is_empty()) {
-                body[name] = text.as_str().into();
-            }
+/// The request's body, without recipients.
+fn body(fields: &Fields, custom_headers: bool, lost: &mut Vec<String>) -> Result<Value, Failure> {
+    narrow::refuse_placeholders(fields, PLACEHOLDERS, "MailerSend")?;
+    let mut body = json!({ "from": mailbox(&fields.from), "subject": narrow::subject(fields, lost) });
+    for (name, text) in [("text", &fields.text), ("html", &fields.html)] {
+        if let Some(text) = text.as_ref().filter(|text| !text.trim().is_empty()) {
+            body[name] = text.as_str().into();
         }
-        if body["text"].is_null() && body["html"].is_null() {
-            lost.push("the empty body, for which an empty paragraph stands".to_owned());
-            body["html"] = narrow::EMPTY_HTML.into();
-        }
-        if let Some(reply_to) = narrow::one_reply_to(fields, lost) {
-            body["reply_to"] = mailbox(reply_to);
-        }
-        if !fields.attachments.is_empty() {
-            body["attachments"] = fields.attachments.iter().map(attachment).collect();
-        }
-        let mut headers = Vec::new();
-        // These two have members of their own on every plan.
-        for (name, value) in narrow::headers(fields, |_| false, &mut *lost) {
-            match name.to_ascii_lowercase().as_str() {
-                "in-reply-to" => body["in_reply_to"] = value.into(),
-                "precedence" if value.eq_ignore_ascii_case("bulk") => body["precedence_bulk"] = true.into(),
-                _ if self.custom_headers => headers.push(json!({ "name": name, "value": value })),
-                _ => lost.push(format!("the header field {name}")),
-            }
-        }
-        if !headers.is_empty() {
-            body["headers"] = headers.into();
-        }
-        Ok(body)
     }
+    if body["text"].is_null() && body["html"].is_null() {
+        lost.push("the empty body, for which an empty paragraph stands".to_owned());
+        body["html"] = narrow::EMPTY_HTML.into();
+    }
+    if let Some(reply_to) = narrow::one_reply_to(fields, lost) {
+        body["reply_to"] = mailbox(reply_to);
+    }
+    if !fields.attachments.is_empty() {
+        body["attachments"] = fields.attachments.iter().map(attachment).collect();
+    }
+    let mut headers = Vec::new();
+    // These two have members of their own on every plan.
+    for (name, value) in narrow::headers(fields, |_| false, &mut *lost) {
+        match name.to_ascii_lowercase().as_str() {
+            "in-reply-to" => body["in_reply_to"] = value.into(),
+            "precedence" if value.eq_ignore_ascii_case("bulk") => body["precedence_bulk"] = true.into(),
+            _ if custom_headers => headers.push(json!({ "name": name, "value": value })),
+            _ => lost.push(format!("the header field {name}")),
+        }
+    }
+    if !headers.is_empty() {
+        body["headers"] = headers.into();
+    }
+    Ok(body)
 }
 
 fn lists(addressed: &Addressed) -> [(&'static str, &[Mailbox]); 3] {
@@ -254,7 +254,7 @@ impl Provider for MailerSend {
     async fn deliver(&self, attempt: Attempt) -> Delivery {
         let fields = Fields::of(&attempt).await?;
         let mut lost = fields.lost.clone();
-        let body = self.body(&fields, &mut lost)?;
+        let body = body(&fields, self.custom_headers, &mut lost)?;
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
             let part = self.send(&attempt, &body, &recipients, &addressed).await;
@@ -295,16 +295,12 @@ mod tests {
 
     #[test]
     fn header_fields_go_along_only_where_the_plan_allows_it() {
-        let provider = |custom_headers| {
-            let (endpoint, token) = (String::new(), String::new());
-            MailerSend { http: reqwest::Client::new(), endpoint, token, custom_headers, timeouts: Timeouts::default() }
-        };
         let headers = [("In-Reply-To", "<a@b>"), ("Precedence", "bulk"), ("X-Mailer", "m")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let fields = Fields { headers, text: Some("t".to_owned()), ..Fields::default() };
         for (custom, lost_count) in [(false, 2), (true, 1)] {
             let mut lost = Vec::new();
-            let body = provider(custom).body(&fields, &mut lost).unwrap();
+            let body = body(&fields, custom, &mut lost).unwrap();
             assert_eq!((&body["in_reply_to"], &body["precedence_bulk"]), (&json!("<a@b>"), &json!(true)));
             assert_eq!((body["headers"].is_array(), lost.len()), (custom, lost_count), "{lost:?}");
         }

@@ -244,8 +244,7 @@ fn body(fields: &Fields, lost: &mut Vec<String>) -> Result<Value, Failure> {
         body["replyTo"] = mailbox(reply_to);
     }
     if !fields.attachments.is_empty() {
-        let inline = fields.attachments.iter().filter(|one| one.content_id.is_some());
-        lost.extend(inline.map(|one| format!("the place of {} in the HTML: it is an attachment", one.name)));
+        narrow::note_inline(fields, lost);
         body["attachment"] =
             fields.attachments.iter().map(|one| json!({ "name": one.name, "content": STANDARD.encode(&one.content) })).collect();
     }

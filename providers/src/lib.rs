@@ -39,6 +39,7 @@ pub mod office365;
 pub mod office365_connector;
 pub mod registry;
 pub mod resend;
+pub mod scaleway;
 pub mod sendgrid;
 #[cfg(feature = "ses")]
 pub mod ses;
@@ -62,6 +63,7 @@ registry::registry! {
     graph,
     office365,
     office365_connector,
+    scaleway,
     sendgrid,
     #[cfg(feature = "ses")]
     ses,

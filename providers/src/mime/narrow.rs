@@ -65,6 +65,12 @@ pub fn one_reply_to<'a>(fields: &'a Fields, lost: &mut Vec<String>) -> Option<&'
     fields.reply_to.first()
 }
 
+/// Notes pictures of the HTML that an API takes as attachments only.
+pub fn note_inline(fields: &Fields, lost: &mut Vec<String>) {
+    let inline = fields.attachments.iter().filter(|one| one.content_id.is_some());
+    lost.extend(inline.map(|one| format!("the place of {} in the HTML: it is an attachment", one.name)));
+}
+
 /// The header fields for an API with room for each name once: the first of each, without those that
 /// `refused` names and those with line breaks in them.
 pub fn headers(fields: &Fields, refused: impl Fn(&str) -> bool, lost: &mut Vec<String>) -> Vec<(String, String)> {

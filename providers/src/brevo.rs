@@ -216,35 +216,38 @@ fn uuid(key: [u8; 32]) -> Uuid {
 
 /// The request's body, without recipients and key.
 /// <https://developers.brevo.com/reference/sendtransacemail>
-fn body(fields: &Fields, lost: &mut Vec<String>) -> Result<Value, Failure> {
+fn body(fields: &mut Fields) -> Result<Value, Failure> {
     narrow::refuse_placeholders(fields, PLACEHOLDERS, "Brevo")?;
     if let Some(other) = fields.attachments.iter().find(|one| !passes(one)) {
         let text = format!("Brevo takes no attachment like {:?}: its extension is not on the list of those that pass", other.name);
         return Err(Failure::Unsuitable(Diagnostic::local(text)));
     }
+    fields.require_subject();
+    narrow::one_reply_to(fields);
+    narrow::no_pictures(fields);
+    fields.keep_headers(|name| !is_its_own(name), "Brevo takes it for an order");
+    let (headers, more_lost) = fields.unique_headers();
+    fields.lost.extend(more_lost);
+    let headers: Map<String, Value> =
+        headers.into_iter().filter_map(|(name, value)| Some((title_case(&name), narrow::ascii(value.as_str()?).into()))).collect();
     let text = fields.text.as_deref().unwrap_or_default();
     let html = match &fields.html {
         Some(html) if !html.trim().is_empty() => html.clone(),
         _ => narrow::html_of(text),
     };
-    let mut headers = Map::new();
-    for (name, value) in narrow::headers(fields, is_its_own, lost) {
-        headers.insert(title_case(&name), narrow::ascii(&value).into());
-    }
     let mut body = json!({
         "sender": mailbox(&fields.from),
-        "subject": narrow::subject(fields, lost),
+        "subject": fields.subject,
         "htmlContent": html,
         "headers": headers,
     });
     if !text.is_empty() {
         body["textContent"] = text.into();
     }
-    if let Some(reply_to) = narrow::one_reply_to(fields, lost) {
+    if let Some(reply_to) = fields.reply_to.first() {
         body["replyTo"] = mailbox(reply_to);
     }
     if !fields.attachments.is_empty() {
-        narrow::note_inline(fields, lost);
         body["attachment"] =
             fields.attachments.iter().map(|one| json!({ "name": one.name, "content": STANDARD.encode(&one.content) })).collect();
     }
@@ -257,9 +260,9 @@ fn passes(attachment: &Attachment) -> bool {
     EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
 }
 
-/// Header names that are orders to Brevo (a sandbox, an IP address, the key), which no sender may give.
+/// Header names, in lower case, that are orders to Brevo (a sandbox, an IP address, the key), which no
+/// sender may give.
 fn is_its_own(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
     name.starts_with("x-sib-") || name.starts_with("x-mailin-") || name == "sender.ip" || name == "idempotencykey"
 }
 
@@ -305,15 +308,15 @@ impl Provider for Brevo {
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
-        let fields = Fields::of(&attempt).await?;
-        let mut lost = fields.lost.clone();
-        let body = body(&fields, &mut lost)?;
+        let mut fields = Fields::of(&attempt).await?;
+        fields.only_ascii(&attempt)?;
+        let body = body(&mut fields)?;
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
             let part = self.send(&attempt, &body, &recipients, &addressed).await;
             turns.done(recipients, part);
         }
-        turns.end_without(&lost)
+        fields.told(turns.end())
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {
@@ -348,18 +351,18 @@ mod tests {
 
     #[test]
     fn text_alone_becomes_html_and_pictures_become_attachments() {
-        let mut lost = Vec::new();
-        let fields = Fields { text: Some("a < b".to_owned()), attachments: vec![attachment("logo.PNG", Some("x"))], ..Fields::default() };
-        let body = body(&fields, &mut lost).unwrap();
+        let mut fields =
+            Fields { text: Some("a < b".to_owned()), attachments: vec![attachment("logo.PNG", Some("x"))], ..Fields::default() };
+        let body = body(&mut fields).unwrap();
         assert!(body["htmlContent"].as_str().unwrap().contains("a &lt; b"));
         assert_eq!(body["textContent"], "a < b");
         assert_eq!(body["attachment"][0]["name"], "logo.PNG");
-        assert_eq!(lost.len(), 2, "{lost:?}");
+        assert_eq!(fields.lost.len(), 2, "{:?}", fields.lost);
     }
 
     #[test]
     fn what_it_would_refuse_or_change_is_unsuitable_before_the_call() {
-        let with = |fields: Fields| body(&fields, &mut Vec::new());
+        let with = |mut fields: Fields| body(&mut fields);
         let unsuitable = |result| matches!(result, Err(Failure::Unsuitable(_)));
         assert!(unsuitable(with(Fields { attachments: vec![attachment("run.exe", None)], ..Fields::default() })));
         assert!(unsuitable(with(Fields { attachments: vec![attachment("pdf", None)], ..Fields::default() })));
@@ -370,7 +373,7 @@ mod tests {
     fn a_sender_gives_no_orders_by_header() {
         let names = ["X-Sib-Sandbox", "idempotencykey", "x-mailin-custom", "x-mailer"];
         let headers = names.map(|name| (name.to_owned(), "ü".to_owned())).to_vec();
-        let body = body(&Fields { headers, ..Fields::default() }, &mut Vec::new()).unwrap();
+        let body = body(&mut Fields { headers, ..Fields::default() }).unwrap();
         assert_eq!(body["headers"], json!({ "X-Mailer": "=?utf-8?B?w7w=?=" }));
     }
 

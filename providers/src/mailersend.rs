@@ -138,36 +138,37 @@ impl MailerSend {
 }
 
 /// The request's body, without recipients.
-fn body(fields: &Fields, custom_headers: bool, lost: &mut Vec<String>) -> Result<Value, Failure> {
+fn body(fields: &mut Fields, custom_headers: bool) -> Result<Value, Failure> {
     narrow::refuse_placeholders(fields, PLACEHOLDERS, "MailerSend")?;
-    let mut body = json!({ "from": mailbox(&fields.from), "subject": narrow::subject(fields, lost) });
+    fields.require_subject();
+    narrow::require_text(fields);
+    narrow::one_reply_to(fields);
+    let mut body = json!({ "from": mailbox(&fields.from), "subject": fields.subject });
     for (name, text) in [("text", &fields.text), ("html", &fields.html)] {
         if let Some(text) = text.as_ref().filter(|text| !text.trim().is_empty()) {
             body[name] = text.as_str().into();
         }
     }
-    if body["text"].is_null() && body["html"].is_null() {
-        lost.push("the empty body, for which an empty paragraph stands".to_owned());
-        body["html"] = narrow::EMPTY_HTML.into();
-    }
-    if let Some(reply_to) = narrow::one_reply_to(fields, lost) {
+    if let Some(reply_to) = fields.reply_to.first() {
         body["reply_to"] = mailbox(reply_to);
     }
     if !fields.attachments.is_empty() {
         body["attachments"] = fields.attachments.iter().map(attachment).collect();
     }
-    let mut headers = Vec::new();
-    // These two have members of their own on every plan.
-    for (name, value) in narrow::headers(fields, |_| false, &mut *lost) {
+    let (headers, more_lost) = fields.unique_headers();
+    fields.lost.extend(more_lost);
+    let mut own = Vec::new();
+    for (name, value) in headers {
         match name.to_ascii_lowercase().as_str() {
-            "in-reply-to" => body["in_reply_to"] = value.into(),
-            "precedence" if value.eq_ignore_ascii_case("bulk") => body["precedence_bulk"] = true.into(),
-            _ if custom_headers => headers.push(json!({ "name": name, "value": value })),
-            _ => lost.push(format!("the header field {name}")),
+            // These two have members of their own on every plan.
+            "in-reply-to" => body["in_reply_to"] = value,
+            "precedence" if value == "bulk" => body["precedence_bulk"] = true.into(),
+            _ if custom_headers => own.push(json!({ "name": name, "value": value })),
+            _ => fields.lost.push(format!("{name}: MailerSend takes it on its Enterprise plan only")),
         }
     }
-    if !headers.is_empty() {
-        body["headers"] = headers.into();
+    if !own.is_empty() {
+        body["headers"] = own.into();
     }
     Ok(body)
 }
@@ -252,15 +253,15 @@ impl Provider for MailerSend {
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
-        let fields = Fields::of(&attempt).await?;
-        let mut lost = fields.lost.clone();
-        let body = body(&fields, self.custom_headers, &mut lost)?;
+        let mut fields = Fields::of(&attempt).await?;
+        fields.only_ascii(&attempt)?;
+        let body = body(&mut fields, self.custom_headers)?;
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
             let part = self.send(&attempt, &body, &recipients, &addressed).await;
             turns.done(recipients, part);
         }
-        turns.end_without(&lost)
+        fields.told(turns.end())
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {
@@ -297,12 +298,11 @@ mod tests {
     fn header_fields_go_along_only_where_the_plan_allows_it() {
         let headers = [("In-Reply-To", "<a@b>"), ("Precedence", "bulk"), ("X-Mailer", "m")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let fields = Fields { headers, text: Some("t".to_owned()), ..Fields::default() };
-        for (custom, lost_count) in [(false, 2), (true, 1)] {
-            let mut lost = Vec::new();
-            let body = body(&fields, custom, &mut lost).unwrap();
+        for (custom, lost) in [(false, 1), (true, 0)] {
+            let mut fields = Fields { headers: headers.clone(), text: Some("t".to_owned()), subject: "s".to_owned(), ..Fields::default() };
+            let body = body(&mut fields, custom).unwrap();
             assert_eq!((&body["in_reply_to"], &body["precedence_bulk"]), (&json!("<a@b>"), &json!(true)));
-            assert_eq!((body["headers"].is_array(), lost.len()), (custom, lost_count), "{lost:?}");
+            assert_eq!((body["headers"].is_array(), fields.lost.len()), (custom, lost), "{:?}", fields.lost);
         }
     }
 

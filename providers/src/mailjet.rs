@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::contract::{Attempt, Capabilities, Connected, Delivery, Failure, Probed, Provider, ProviderName, RecipientIndex, SizeLimit};
 use crate::http::api::{self, Answer, Part, Reading, Refused, Timeouts};
@@ -142,7 +142,12 @@ fn lists(addressed: &Addressed) -> [(&'static str, &[Mailbox]); 3] {
 }
 
 /// The message, without recipients.
-fn message(fields: &Fields, attempt: &Attempt, lost: &mut Vec<String>) -> Value {
+fn message(fields: &mut Fields, attempt: &Attempt) -> Value {
+    narrow::one_reply_to(fields);
+    shorten_subject(fields);
+    fields.keep_headers(|name| !is_its_own(name), "Mailjet has a property of its own for it, or takes it for an order");
+    let (headers, more_lost) = fields.unique_headers();
+    fields.lost.extend(more_lost);
     let mut message = json!({
         "From": mailbox(&fields.from),
         "CustomID": attempt.message.id.to_string(),
@@ -151,7 +156,7 @@ fn message(fields: &Fields, attempt: &Attempt, lost: &mut Vec<String>) -> Value 
         "TrackClicks": "disabled",
     });
     if !fields.subject.is_empty() {
-        message["Subject"] = subject(&fields.subject, lost).into();
+        message["Subject"] = fields.subject.as_str().into();
     }
     for (name, text) in [("TextPart", &fields.text), ("HTMLPart", &fields.html)] {
         if let Some(text) = text.as_ref().filter(|text| !text.is_empty()) {
@@ -159,7 +164,7 @@ fn message(fields: &Fields, attempt: &Attempt, lost: &mut Vec<String>) -> Value 
         }
     }
     if message["TextPart"].is_null() && message["HTMLPart"].is_null() {
-        lost.push("the empty body, for which a space stands".to_owned());
+        fields.lost.push("the empty body, for which a space stands".to_owned());
         message["TextPart"] = " ".into();
     }
     let (inline, others): (Vec<_>, Vec<_>) = fields.attachments.iter().partition(|one| one.content_id.is_some());
@@ -168,32 +173,28 @@ fn message(fields: &Fields, attempt: &Attempt, lost: &mut Vec<String>) -> Value 
             message[name] = list.into_iter().map(attachment).collect();
         }
     }
-    if let Some(reply_to) = narrow::one_reply_to(fields, lost) {
+    if let Some(reply_to) = fields.reply_to.first() {
         message["ReplyTo"] = mailbox(reply_to);
     }
-    let headers: Map<String, Value> =
-        narrow::headers(fields, is_its_own, lost).into_iter().map(|(name, value)| (name, value.into())).collect();
     if !headers.is_empty() {
         message["Headers"] = headers.into();
     }
     message
 }
 
-/// The subject, cut where the API would refuse the whole message: what it says at its end is worth less
+/// Cuts the subject where the API would refuse the whole message: what it says at its end is worth less
 /// than the message.
-fn subject(subject: &str, lost: &mut Vec<String>) -> String {
-    let characters = subject.chars().count();
-    if characters <= LONGEST_SUBJECT {
-        return subject.to_owned();
+fn shorten_subject(fields: &mut Fields) {
+    let characters = fields.subject.chars().count();
+    if characters > LONGEST_SUBJECT {
+        fields.subject = fields.subject.chars().take(LONGEST_SUBJECT - 1).chain(['…']).collect();
+        fields.lost.push(format!("the end of the Subject: it has {characters} characters, and {LONGEST_SUBJECT} are taken"));
     }
-    lost.push(format!("the end of the Subject: it has {characters} characters, and {LONGEST_SUBJECT} are taken"));
-    subject.chars().take(LONGEST_SUBJECT - 1).chain(['…']).collect()
 }
 
-/// Header fields that it has a property for, or that are orders to it.
+/// Header fields, in lower case, that it has a property for, or that are orders to it.
 fn is_its_own(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    STANDARD_HEADERS.contains(&name.as_str()) || name.starts_with("x-mj-") || name.starts_with("x-mailjet-")
+    STANDARD_HEADERS.contains(&name) || name.starts_with("x-mj-") || name.starts_with("x-mailjet-")
 }
 
 fn attachment(one: &Attachment) -> Value {
@@ -262,15 +263,15 @@ impl Provider for Mailjet {
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
-        let fields = Fields::of(&attempt).await?;
-        let mut lost = fields.lost.clone();
-        let message = message(&fields, &attempt, &mut lost);
+        let mut fields = Fields::of(&attempt).await?;
+        fields.only_ascii(&attempt)?;
+        let message = message(&mut fields, &attempt);
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
             let part = self.send(&attempt, &message, &recipients, &addressed).await;
             turns.done(recipients, part);
         }
-        turns.end_without(&lost)
+        fields.told(turns.end())
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {
@@ -298,12 +299,13 @@ mod tests {
 
     #[test]
     fn a_subject_that_is_too_long_is_cut_and_that_is_told() {
-        let mut lost = Vec::new();
-        assert_eq!(subject(&"ü".repeat(255), &mut lost), "ü".repeat(255));
-        assert!(lost.is_empty());
-        let cut = subject(&"ü".repeat(256), &mut lost);
-        assert!(cut.chars().count() == 255 && cut.ends_with("ü…"));
-        assert_eq!(lost.len(), 1);
+        let cut = |length| {
+            let mut fields = Fields { subject: "ü".repeat(length), ..Fields::default() };
+            shorten_subject(&mut fields);
+            (fields.subject, fields.lost.len())
+        };
+        assert_eq!(cut(255), ("ü".repeat(255), 0));
+        assert_eq!(cut(256), (format!("{}…", "ü".repeat(254)), 1));
     }
 
     #[test]

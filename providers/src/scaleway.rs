@@ -154,31 +154,28 @@ fn lists(addressed: &Addressed) -> [(&'static str, &[Mailbox]); 3] {
 }
 
 /// The request's body, without recipients and project.
-fn body(fields: &Fields, lost: &mut Vec<String>) -> Value {
-    let mut body = json!({ "from": mailbox(&fields.from), "subject": narrow::subject(fields, lost) });
+fn body(fields: &mut Fields) -> Value {
+    fields.require_subject();
+    narrow::require_text(fields);
+    narrow::no_pictures(fields);
+    let mut body = json!({ "from": mailbox(&fields.from), "subject": fields.subject });
     for (name, text) in [("text", &fields.text), ("html", &fields.html)] {
         if let Some(text) = text.as_ref().filter(|text| !text.trim().is_empty()) {
             body[name] = text.as_str().into();
         }
     }
-    if body["text"].is_null() && body["html"].is_null() {
-        lost.push("the empty body, for which an empty paragraph stands".to_owned());
-        body["html"] = narrow::EMPTY_HTML.into();
-    }
     if !fields.attachments.is_empty() {
-        narrow::note_inline(fields, lost);
         body["attachments"] = fields
             .attachments
             .iter()
             .map(|one| json!({ "name": one.name, "type": one.media_type, "content": STANDARD.encode(&one.content) }))
             .collect();
     }
-    let mut headers: Vec<Value> = narrow::headers(fields, |_| false, lost)
-        .into_iter()
-        .map(|(name, value)| json!({ "key": name, "value": narrow::ascii(&value) }))
-        .collect();
+    let mut headers: Vec<Value> =
+        fields.headers.iter().map(|(name, value)| json!({ "key": name, "value": narrow::ascii(value) })).collect();
     if !fields.reply_to.is_empty() {
-        headers.push(json!({ "key": "Reply-To", "value": narrow::in_header(&fields.reply_to) }));
+        let all: Vec<String> = fields.reply_to.iter().map(Mailbox::encoded).collect();
+        headers.push(json!({ "key": "Reply-To", "value": all.join(", ") }));
     }
     if !headers.is_empty() {
         body["additional_headers"] = headers.into();
@@ -246,15 +243,15 @@ impl Provider for Scaleway {
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
-        let fields = Fields::of(&attempt).await?;
-        let mut lost = fields.lost.clone();
-        let body = body(&fields, &mut lost);
+        let mut fields = Fields::of(&attempt).await?;
+        fields.only_ascii(&attempt)?;
+        let body = body(&mut fields);
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
             let part = self.send(&attempt, &body, &recipients, &addressed).await;
             turns.done(recipients, part);
         }
-        turns.end_without(&lost)
+        fields.told(turns.end())
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {
@@ -290,9 +287,9 @@ mod tests {
     #[test]
     fn several_reply_to_addresses_go_along_as_a_header_field() {
         let reply_to = ["a@x", "b@x"].map(|address| Mailbox { name: Some("Ü".to_owned()), address: address.to_owned() }).to_vec();
-        let body = body(&Fields { reply_to, ..Fields::default() }, &mut Vec::new());
-        let expected = "=?utf-8?B?w5w=?= <a@x>, =?utf-8?B?w5w=?= <b@x>";
+        let body = body(&mut Fields { reply_to, ..Fields::default() });
+        let expected = "=?utf-8?b?w5w=?= <a@x>, =?utf-8?b?w5w=?= <b@x>";
         assert_eq!(body["additional_headers"], json!([{ "key": "Reply-To", "value": expected }]));
-        assert_eq!(body["html"], narrow::EMPTY_HTML);
+        assert!(body["html"].is_string(), "a body is required");
     }
 }

@@ -46,17 +46,6 @@ impl<P> Turns<P> {
         self.waiting.push_front((recipients, what));
     }
 
-    /// The same, where `lost` of the message could not be told.
-    pub fn end_without(self, lost: &[String]) -> Delivery {
-        let mut delivery = self.end();
-        for (_, outcome) in delivery.iter_mut().flat_map(|report| &mut report.outcomes) {
-            if let Outcome::Relayed(receipt) = outcome {
-                receipt.lost.extend_from_slice(lost);
-            }
-        }
-        delivery
-    }
-
     /// What all of that is together.
     pub fn end(self) -> Delivery {
         let unasked: Vec<RecipientIndex> = self.waiting.into_iter().flat_map(|(recipients, _)| recipients).collect();

@@ -1,9 +1,8 @@
 //! What narrower APIs cannot take of a message's fields, and what stands for it instead.
 //!
-//! Nothing is dropped in silence: whatever gives way is put into `lost`, in words.
+//! Nothing is dropped in silence: whatever gives way is put into [`Fields::lost`], in words.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,15 +11,14 @@ use super::fields::{Fields, Mailbox};
 use crate::contract::{Diagnostic, Failure};
 
 /// An HTML body with nothing in it, for APIs that want one.
-pub const EMPTY_HTML: &str = "<p></p>";
+const EMPTY_HTML: &str = "<p></p>";
 
-/// The subject, for APIs that want one.
-pub fn subject<'a>(fields: &'a Fields, lost: &mut Vec<String>) -> Cow<'a, str> {
-    if fields.subject.trim().is_empty() {
-        lost.push("the empty Subject, for which \"(no subject)\" stands".to_owned());
-        return "(no subject)".into();
+/// Puts an empty paragraph where there is no text at all, for APIs that refuse nothing and a space.
+pub fn require_text(fields: &mut Fields) {
+    if fields.is_empty() {
+        fields.html = Some(EMPTY_HTML.to_owned());
+        fields.lost.push("the empty body: the service wants a text, and an empty paragraph stands for it".to_owned());
     }
-    Cow::Borrowed(&fields.subject)
 }
 
 /// HTML that shows a plain text as it is: its lines, its indentation, and no markup of its own.
@@ -57,34 +55,16 @@ pub fn refuse_placeholders(fields: &Fields, marks: &[&str], service: &str) -> Re
     Ok(())
 }
 
-/// The one Reply-To that APIs with room for one get.
-pub fn one_reply_to<'a>(fields: &'a Fields, lost: &mut Vec<String>) -> Option<&'a Mailbox> {
-    if fields.reply_to.len() > 1 {
-        lost.push(format!("{} of {} addresses in Reply-To", fields.reply_to.len() - 1, fields.reply_to.len()));
-    }
-    fields.reply_to.first()
+/// Leaves one Reply-To, for APIs with room for one.
+pub fn one_reply_to(fields: &mut Fields) {
+    let further = fields.reply_to.split_off(fields.reply_to.len().min(1));
+    fields.lost.extend(further.iter().map(|one| format!("Reply-To: {} beside the first", one.address)));
 }
 
 /// Notes pictures of the HTML that an API takes as attachments only.
-pub fn note_inline(fields: &Fields, lost: &mut Vec<String>) {
+pub fn no_pictures(fields: &mut Fields) {
     let inline = fields.attachments.iter().filter(|one| one.content_id.is_some());
-    lost.extend(inline.map(|one| format!("the place of {} in the HTML: it is an attachment", one.name)));
-}
-
-/// The header fields for an API with room for each name once: the first of each, without those that
-/// `refused` names and those with line breaks in them.
-pub fn headers(fields: &Fields, refused: impl Fn(&str) -> bool, lost: &mut Vec<String>) -> Vec<(String, String)> {
-    let mut seen = BTreeSet::new();
-    let mut kept = Vec::new();
-    for (name, value) in &fields.headers {
-        let fits = !name.is_empty() && !value.is_empty() && !refused(name) && !value.contains(['\r', '\n', '\0']);
-        if fits && seen.insert(name.to_ascii_lowercase()) {
-            kept.push((name.clone(), value.clone()));
-        } else {
-            lost.push(format!("the header field {name}"));
-        }
-    }
-    kept
+    fields.lost.extend(inline.map(|one| format!("the place of {} in the HTML: it is an attachment", one.name)));
 }
 
 /// A header field's text in ASCII: as it is, or as encoded words (RFC 2047 section 2).
@@ -108,19 +88,6 @@ pub fn ascii(text: &str) -> Cow<'_, str> {
     words.join(" ").into()
 }
 
-/// Mailboxes as they stand in a header field.
-#[must_use]
-pub fn in_header(mailboxes: &[Mailbox]) -> String {
-    let one = |mailbox: &Mailbox| match name(mailbox) {
-        None => mailbox.address.clone(),
-        Some(name) if name.is_ascii() => {
-            format!("\"{}\" <{}>", name.replace('\\', "\\\\").replace('"', "\\\""), mailbox.address)
-        }
-        Some(name) => format!("{} <{}>", ascii(&name), mailbox.address),
-    };
-    mailboxes.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
 /// A mailbox's name, if there is one to show: APIs refuse an empty one.
 #[must_use]
 pub fn name(mailbox: &Mailbox) -> Option<String> {
@@ -133,19 +100,16 @@ pub fn name(mailbox: &Mailbox) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn fields(headers: &[(&str, &str)]) -> Fields {
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Fields { headers, subject: " ".to_owned(), ..Fields::default() }
-    }
-
     #[test]
     fn what_gives_way_is_told() {
-        let mut lost = Vec::new();
-        let fields = fields(&[("X-A", "1"), ("x-a", "2"), ("X-B", "a\r\nBcc: x"), ("X-Own", "1"), ("X-C", "")]);
-        assert_eq!(headers(&fields, |name| name == "X-Own", &mut lost), [("X-A".to_owned(), "1".to_owned())]);
-        assert_eq!(lost, ["x-a", "X-B", "X-Own", "X-C"].map(|name| format!("the header field {name}")));
-        assert_eq!(subject(&fields, &mut lost), "(no subject)");
-        assert_eq!(lost.len(), 5);
+        let mailbox = |address: &str| Mailbox { name: None, address: address.to_owned() };
+        let mut fields = Fields { reply_to: vec![mailbox("a@x"), mailbox("b@x")], ..Fields::default() };
+        one_reply_to(&mut fields);
+        require_text(&mut fields);
+        assert_eq!((fields.reply_to.len(), fields.html.as_deref(), fields.lost.len()), (1, Some(EMPTY_HTML), 2));
+        one_reply_to(&mut fields);
+        require_text(&mut fields);
+        assert_eq!(fields.lost.len(), 2);
     }
 
     #[test]
@@ -168,7 +132,5 @@ mod tests {
         assert_eq!(ascii("plain"), "plain");
         let long = "ü".repeat(60);
         assert!(ascii(&long).split(' ').all(|word| word.len() <= 75 && word.starts_with("=?utf-8?B?")));
-        let mailbox = |name: &str| Mailbox { name: Some(name.to_owned()), address: "a@b.example".to_owned() };
-        assert_eq!(in_header(&[mailbox("A \"B\""), mailbox("\u{7}")]), "\"A \\\"B\\\"\" <a@b.example>, a@b.example");
     }
 }

@@ -54,6 +54,7 @@ registry::registry! {
     brevo,
     capture,
     cloudflare,
+    http,
     mailgun,
     mailersend,
     mailjet,

@@ -13,11 +13,14 @@
 //! - [`http`]: the one TLS configuration and HTTP client, and the watch over how far a request got.
 //! - [`smarthost`], [`office365`], [`office365_connector`], [`workspace`], `ses` (feature `ses`), [`sendgrid`],
 //!   [`capture`]: the providers.
+//! - [`http`]: the one TLS configuration and HTTP client, the watch over how far a request got, and the kind
+//!   of provider that is described in the config.
+//! - The kinds in the registry below: the providers.
 //! - `conformance` (feature `conformance`): the behaviour suite that every provider must pass, and far
 //!   sides that misbehave on command.
 //!
-//! How to write one, step by step: `docs/adding-a-provider.md`. One outside this tree, running:
-//! `examples/custom_provider.rs`.
+//! How to write one, step by step: `docs/adding-a-provider.md`. Two outside this tree, running:
+//! `examples/http_provider.rs` and `examples/custom_provider.rs`.
 
 pub mod brevo;
 pub mod capture;

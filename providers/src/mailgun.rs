@@ -46,7 +46,7 @@ pub const RULES: &[Rule] = &[
     // Of the kind "Domain x is not allowed to send: …". The first three say more than the last.
     Rule::new(0, "", Verdict::Throttled(None)).says("recipient limit exceeded"),
     Rule::new(0, "", Verdict::Throttled(None)).says("sending too fast"),
-    Rule::new(0, "", Verdict::SenderRefused).says("sandbox").advice(
+    Rule::new(0, "", Verdict::SenderRefused).says("sandbox subdomains are for test purposes").advice(
         "a sandbox domain sends to authorized recipients only: add them in Mailgun under Sending > Overview, or set `domain` to one of your own",
     ),
     Rule::new(0, "", Verdict::Unauthorized)

@@ -10,9 +10,6 @@
 //!   whole `[provider]` section deserialises to.
 //! - [`settings`]: durations, sizes, rates and secrets as people write them.
 //! - [`smtp`]: SMTP as a client, for every provider that is reached by it.
-//! - [`http`]: the one TLS configuration and HTTP client, and the watch over how far a request got.
-//! - [`smarthost`], [`office365`], [`office365_connector`], [`workspace`], `ses` (feature `ses`), [`sendgrid`],
-//!   [`capture`]: the providers.
 //! - [`http`]: the one TLS configuration and HTTP client, the watch over how far a request got, and the kind
 //!   of provider that is described in the config.
 //! - The kinds in the registry below: the providers.
@@ -28,18 +25,18 @@ pub mod cloudflare;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod contract;
+pub mod exchange;
 pub mod gmail;
 pub mod graph;
-pub mod exchange;
 pub mod http;
 pub mod mailersend;
 pub mod mailgun;
 pub mod mailjet;
 pub mod mime;
 pub mod oauth;
-pub mod postmark;
 pub mod office365;
 pub mod office365_connector;
+pub mod postmark;
 pub mod registry;
 pub mod resend;
 pub mod scaleway;
@@ -57,16 +54,16 @@ registry::registry! {
     brevo,
     capture,
     cloudflare,
-    http,
-    mailgun,
-    mailersend,
-    mailjet,
-    postmark,
-    resend,
     gmail,
     graph,
+    http,
+    mailersend,
+    mailgun,
+    mailjet,
     office365,
     office365_connector,
+    postmark,
+    resend,
     scaleway,
     sendgrid,
     #[cfg(feature = "ses")]

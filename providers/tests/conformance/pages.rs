@@ -18,6 +18,12 @@ pub struct Told {
     pub advice: String,
 }
 
+impl From<(String, &str, &str)> for Told {
+    fn from((answer, verdict, advice): (String, &str, &str)) -> Self {
+        Self { answer, verdict: verdict.to_owned(), advice: advice.to_owned() }
+    }
+}
+
 /// What a provider makes of each row of its error table.
 pub async fn told<S: ApiSubject + Clone>(subject: &S) -> Vec<Told> {
     let mut told = Vec::new();

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "what does not work here fails the test")]
 
 #[path = "oauth_smtp/dovecot.rs"]
-#[allow(dead_code, reason = "what else is in there is for tokens")]
 mod dovecot;
 #[path = "smart_hosts/postfix.rs"]
 mod postfix;

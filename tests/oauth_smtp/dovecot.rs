@@ -1,5 +1,7 @@
 //! Dovecot: its submission service in front of another host, and its logins for Postfix.
 
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};

@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::http;
@@ -65,9 +65,7 @@ pub(super) fn config(
         None => builder.with_no_client_auth(),
         Some(ClientCertificate { certificate, private_key }) => {
             let chain = certificates("certificate", certificate)?;
-            let key = PrivateKeyDer::from_pem_file(private_key).map_err(|error| {
-                SettingsError::new("private_key", format!("cannot read {} as a PEM private key: {error}", private_key.display()))
-            })?;
+            let key = private_key_in(private_key)?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 let text = format!("{} does not go with `certificate`: {error}", private_key.display());
                 SettingsError::new("private_key", text)
@@ -75,6 +73,18 @@ pub(super) fn config(
         }
     };
     Ok(Arc::new(config))
+}
+
+fn private_key_in(path: &Path) -> Result<PrivateKeyDer<'static>, SettingsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        let why = match error {
+            pem::Error::Io(error) => error.to_string(),
+            pem::Error::NoItemsFound => "it holds no private key".to_owned(),
+            // The text of other errors may quote the file.
+            _ => "it is no PEM file that can be read".to_owned(),
+        };
+        SettingsError::new("private_key", format!("cannot use {}: {why}", path.display()))
+    })
 }
 
 /// Every certificate in a PEM file; at least one.

@@ -80,8 +80,8 @@ fn advice(stage: Stage, reply: &Reply, verdict: Verdict) -> &'static str {
         Verdict::Unauthorized if stage == Stage::Auth && matches!(reply.code, 534 | 538) => {
             "the host wants another way to log in: look at what it asks for, and at `tls`"
         }
-        Verdict::Unauthorized if stage == Stage::Auth => "check `username` and `password`: the host refused them",
-        Verdict::Unauthorized => "the host wants a login: set `username` and `password`",
+        Verdict::Unauthorized if stage == Stage::Auth => "check the login in the provider's table: the host refused it",
+        Verdict::Unauthorized => "the host wants a login: give the provider one, or have this machine's address allowed at the host",
         Verdict::SenderRefused if stage == Stage::Rcpt && seen.says(&["relay"]) => {
             "the host does not relay for us: have this machine's address or login allowed there"
         }

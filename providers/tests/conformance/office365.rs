@@ -116,7 +116,7 @@ impl SmtpSubject for Office365 {
 /// What Exchange Online says to everybody; the connector's table ends with it, too.
 pub fn everywhere() -> Vec<Row> {
     use Stage::{Greeting, Mail, Message, Rcpt};
-    use Verdict::{Bounced, Deferred, Rejected, SenderRefused, Throttled, Unauthorized};
+    use Verdict::{Bounced, Deferred, Rejected, SenderRefused, Throttled, Unauthorized, Unavailable};
     vec![
         (Greeting, "421 4.7.66 TLS 1.0 and 1.1 are not supported. Please upgrade/update your client to support TLS 1.2.", Unauthorized),
         (Message, "550 5.7.60 SMTP; Client does not have permissions to send as this sender", SenderRefused),
@@ -138,6 +138,7 @@ pub fn everywhere() -> Vec<Row> {
         ),
         (Mail, "451 4.7.500 Server busy. Please try again later from [192.0.2.1].", Throttled(None)),
         (Mail, "451 4.7.850 Access denied, please try again later", Throttled(None)),
+        (Mail, "451 4.3.2 Temporary server error. Please try again later", Unavailable),
         (Rcpt, "550 5.2.121 The recipient's mailbox can't accept more messages right now: per-sender hourly receive limit", Deferred),
         (Rcpt, "550 5.2.122 The recipient has exceeded their limit for the number of messages they can receive per hour.", Deferred),
         (Mail, "550 5.1.8 Access denied, bad outbound sender", SenderRefused),

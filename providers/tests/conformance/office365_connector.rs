@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use postrider_providers::contract::DynProvider;
-use postrider_providers::exchange::CONNECTION_PAUSE;
-use postrider_providers::exchange::QUOTA_PAUSE;
+use postrider_providers::exchange::{CONNECTION_PAUSE, QUOTA_PAUSE};
 use postrider_providers::office365_connector::{self, refusals};
 use postrider_providers::smtp::rules::Rule;
 use postrider_providers::smtp::verdict::{Stage, Verdict};

@@ -5,6 +5,9 @@
 // Prints a line for each token that it grants. With `unknown` it disowns them all afterwards.
 const { OAuth2Server } = require("oauth2-mock-server");
 
+// How much longer than said a token is honoured, so that a busy machine has the time to show it.
+const GRACE = 3;
+
 const [path, mailbox, lifetime, standing, , port] = process.argv.slice(2);
 
 async function main() {
@@ -17,7 +20,7 @@ async function main() {
   server.service.on("beforeResponse", (response, request) => {
     const { grant_type, client_id, client_secret, scope } = request.body;
     response.body.expires_in = Number(lifetime);
-    granted.set(response.body.access_token, Date.now() / 1000 + Number(lifetime));
+    granted.set(response.body.access_token, Date.now() / 1000 + Number(lifetime) + GRACE);
     console.log(["granted", grant_type, client_id, client_secret, scope].join(" "));
   });
   // Its introspection endpoint does not read what is posted, so this one tells.

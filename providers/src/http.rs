@@ -6,16 +6,12 @@
 pub mod api;
 pub mod credential;
 pub mod dry_run;
-pub mod generic;
 pub mod multipart;
 pub mod parts;
 pub mod progress;
 pub mod raw;
 pub mod retry_after;
 pub mod verdict;
-
-// The kind `http`: what all of this can be told in the config.
-pub use generic::Config;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -12,6 +12,8 @@
 //! - [`smtp`]: SMTP as a client, for every provider that is reached by it.
 //! - [`http`]: the one TLS configuration and HTTP client, the watch over how far a request got, and the kind
 //!   of provider that is described in the config.
+//! - [`http`]: the one TLS configuration and HTTP client, the watch over how far a request got, and all
+//!   else that HTTP APIs have in common.
 //! - The kinds in the registry below: the providers.
 //! - `conformance` (feature `conformance`): the behaviour suite that every provider must pass, and far
 //!   sides that misbehave on command.
@@ -28,6 +30,7 @@ pub mod contract;
 pub mod exchange;
 pub mod gmail;
 pub mod graph;
+pub mod generic;
 pub mod http;
 pub mod mailersend;
 pub mod mailgun;
@@ -58,6 +61,7 @@ registry::registry! {
     graph,
     http,
     mailersend,
+    generic as http,
     mailgun,
     mailjet,
     office365,

@@ -66,9 +66,16 @@ impl SettingsError {
 }
 
 /// Declares the kinds of provider in this build: the struct that `[provider]` deserialises to, and
-/// the walk over everything that was configured.
+/// the walk over everything that was configured. A kind has the name of its module, or `module as kind`.
 macro_rules! registry {
-    ($( $(#[$attribute:meta])* $kind:ident ),+ $(,)?) => {
+    // Each entry in turn, until all have a module and a kind.
+    (@each [$($done:tt)*] $(#[$attribute:meta])* $module:ident as $kind:ident, $($rest:tt)*) => {
+        registry::registry!(@each [$($done)* { [$(#[$attribute])*] $module $kind }] $($rest)*);
+    };
+    (@each [$($done:tt)*] $(#[$attribute:meta])* $module:ident, $($rest:tt)*) => {
+        registry::registry!(@each [$($done)* { [$(#[$attribute])*] $module $module }] $($rest)*);
+    };
+    (@each [$({ [$(#[$attribute:meta])*] $module:ident $kind:ident })+]) => {
         /// The `[provider]` table: for each kind, its providers by name.
         #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
         #[serde(deny_unknown_fields, default)]
@@ -76,7 +83,7 @@ macro_rules! registry {
             $(
                 $(#[$attribute])*
                 #[doc = concat!("`[provider.", stringify!($kind), ".<name>]`")]
-                pub $kind: std::collections::BTreeMap<String, $kind::Config>,
+                pub $kind: std::collections::BTreeMap<String, $module::Config>,
             )+
         }
 
@@ -87,7 +94,7 @@ macro_rules! registry {
             /// What each kind can carry, before any setting.
             #[must_use]
             pub fn capabilities() -> Vec<(&'static str, contract::Capabilities)> {
-                vec![$( $(#[$attribute])* (stringify!($kind), <$kind::Config as registry::Settings>::kind_capabilities()) ),+]
+                vec![$( $(#[$attribute])* (stringify!($kind), <$module::Config as registry::Settings>::kind_capabilities()) ),+]
             }
 
             /// Every configured provider: kind, key, settings.
@@ -101,6 +108,9 @@ macro_rules! registry {
                 all
             }
         }
+    };
+    ($($entries:tt)+) => {
+        registry::registry!(@each [] $($entries)+);
     };
 }
 pub(crate) use registry;

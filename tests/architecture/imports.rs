@@ -97,15 +97,17 @@ impl Imports {
     }
 }
 
-/// The kinds in `registry::registry! { … }`.
+/// The modules in `registry::registry! { … }`.
 pub(crate) fn registered(library: &str) -> BTreeSet<String> {
     let tokens = tokens(library);
     let starts = |at: usize| word_at(&tokens, at) == Some("registry") && mark_at(&tokens, at + 1, '!') && mark_at(&tokens, at + 2, '{');
     let Some(start) = (0..tokens.len()).find(|&at| starts(at)) else { return BTreeSet::new() };
     let mut kinds = BTreeSet::new();
     let mut brackets = 0;
-    for (token, _) in &tokens[start + 3..] {
+    for (index, (token, _)) in tokens.iter().enumerate().skip(start + 3) {
         match token {
+            // `module as kind`: the module is meant.
+            Token::Word(word) if word == "as" || word_at(&tokens, index - 1) == Some("as") => {}
             Token::Mark('[') => brackets += 1,
             Token::Mark(']') => brackets -= 1,
             Token::Mark('}') => break,

@@ -7,7 +7,7 @@ use postrider_providers::conformance::api::{Api, ApiSubject, Row, check_api};
 use postrider_providers::conformance::http_api::{Answer, FakeApi, Request};
 use postrider_providers::conformance::{Seen, SeenContent, SeenFields, attempt, check, content};
 use postrider_providers::contract::DynProvider;
-use postrider_providers::http;
+use postrider_providers::generic;
 use postrider_providers::http::verdict::{Rule, Verdict};
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ impl Generic {
         strict::settings(all, form)
     }
 
-    fn config(self, endpoint: &str, settings: Value) -> http::Config {
+    fn config(self, endpoint: &str, settings: Value) -> generic::Config {
         let base = strict::settings(self.settings(), json!({ "url": format!("{endpoint}/send") }));
         serde_json::from_value(strict::settings(base, settings)).unwrap()
     }

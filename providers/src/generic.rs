@@ -17,9 +17,9 @@ use serde_json::Value;
 use self::answers::{Answers, ErrorRule, Meaning, Refusal, Success, Throttle};
 use self::request::Service;
 use self::template::{Slot, Template};
-use super::api::{self, Timeouts};
-use super::verdict::Rule;
 use crate::contract::{Capabilities, Connected, ContentForm, EnvelopeForm, ProviderName, SizeLimit};
+use crate::http::api::{self, Timeouts};
+use crate::http::verdict::Rule;
 use crate::registry::{Context, Settings, SettingsError};
 use crate::settings::{LimitSettings, Rewrite, Secret, Size, Span};
 

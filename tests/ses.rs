@@ -10,7 +10,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postrider::gateway::Gateway;
 use postrider::spool::sqlite::SqliteSpool;
@@ -20,6 +20,7 @@ use support::client::{Client, message, send};
 use support::peer::Peer;
 use support::sink::source;
 use support::{eventually, gateway, program, server};
+use tokio::time::Instant;
 
 /// Few enough for a test, and enough that every session sends many.
 const MESSAGES: usize = 1000;
@@ -264,7 +265,8 @@ fn the_judge_sees_what_is_wrong_with_a_request() {
         judged(&json!({ "method": "POST", "uri": "/v2/email/outbound-emails", "body": body }))
     };
     assert_eq!(with(&|_| {}), "");
-    let wrong: [(&dyn Fn(&mut Value), &str); 7] = [
+    type Change = dyn Fn(&mut Value);
+    let wrong: [(&Change, &str); 7] = [
         (&|body| body["Subject"] = "x".into(), "Subject: no member"),
         (&|body| body["Content"]["Raw"] = json!({}), "Content.Raw.Data: is required"),
         (&|body| body["Content"]["Raw"]["Data"] = "no base64!".into(), "Content.Raw.Data: no base64"),

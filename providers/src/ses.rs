@@ -38,7 +38,7 @@ use self::transport::Transport;
 use crate::contract::{
     Allowance, Attempt, Capabilities, ContentForm, Delivery, Diagnostic, Failure, Outcome, Probed, Provider, Report, SizeLimit,
 };
-use crate::http::api::{Answer, Part, Reading, Timeouts, chain, conclude};
+use crate::http::api::{Answer, Part, Reading, Refused, Timeouts, chain, conclude};
 use crate::http::parts::combine;
 use crate::http::progress::{Patience, Progress, Silence};
 use crate::http::verdict::{Verdict, judge};
@@ -192,14 +192,18 @@ impl Ses {
             return (unanswered(verdict, refusal.text, advice), None);
         };
         let expired = rules::is_expired(&refusal.code).then_some(number);
-        let is_unverified = judge(RULES, answer.status, &refusal.code, &refusal.text).0 == Verdict::SenderRefused;
-        let fault = is_unverified.then(|| fault(&refusal.text, attempt, &attempt.recipients, content));
-        let text = match fault.and_then(Fault::words) {
+        let is_refused = judge(RULES, answer.status, &refusal.code, &refusal.text).0 == Verdict::SenderRefused;
+        let fault = if is_refused { fault(&refusal.text, attempt, content) } else { Fault::Sender };
+        let (rules, recipients) = match fault {
+            Fault::Recipients => (SANDBOX, identity::recipients(&refusal.text, attempt)),
+            Fault::Sender | Fault::From | Fault::Both => (RULES, Vec::new()),
+        };
+        let text = match fault.words() {
             Some(words) => format!("{} ({words})", refusal.text),
             None => refusal.text,
         };
-        let rules = if fault == Some(Fault::Recipients) { SANDBOX } else { RULES };
-        (conclude(answer, rules, Reading::refused(refusal.code, text)), expired)
+        let refused = Refused { code: refusal.code, text, recipients, retry_after: None };
+        (conclude(answer, rules, Reading::Refused(refused)), expired)
     }
 
     /// The account; `None` where it cannot be told: an endpoint that lacks the call.

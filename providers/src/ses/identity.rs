@@ -2,7 +2,7 @@
 
 use mail_parser::MessageParser;
 
-use crate::contract::{Attempt, RecipientIndex};
+use crate::contract::Attempt;
 
 /// Who is at fault when identities are not verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +18,11 @@ pub(super) enum Fault {
 }
 
 /// Who is at fault, by what SES says.
-pub(super) fn fault(said: &str, attempt: &Attempt, recipients: &[RecipientIndex], content: &[u8]) -> Fault {
+pub(super) fn fault(said: &str, attempt: &Attempt, content: &[u8]) -> Fault {
     let listed = unverified(said);
     let sender = attempt.message.envelope.reverse_path.as_str();
     let from = header_from(content);
-    let told: Vec<&str> =
-        attempt.recipients().filter(|(index, _)| recipients.contains(index)).map(|(_, recipient)| recipient.address.as_str()).collect();
+    let told = addresses(attempt);
     let is_sender = |identity: &str| covers(identity, sender);
     let is_from = |identity: &str| from.as_deref().is_some_and(|from| covers(identity, from));
     let is_recipient = |identity: &str| told.iter().any(|address| covers(identity, address));
@@ -39,6 +38,17 @@ pub(super) fn fault(said: &str, attempt: &Attempt, recipients: &[RecipientIndex]
     } else {
         Fault::Sender
     }
+}
+
+/// The recipients whose identities are listed.
+pub(super) fn recipients(said: &str, attempt: &Attempt) -> Vec<String> {
+    let listed = unverified(said);
+    let is_listed = |address: &&str| listed.iter().any(|identity| covers(identity, address));
+    addresses(attempt).into_iter().filter(is_listed).map(str::to_owned).collect()
+}
+
+fn addresses(attempt: &Attempt) -> Vec<&str> {
+    attempt.recipients().map(|(_, recipient)| recipient.address.as_str()).collect()
 }
 
 impl Fault {
@@ -118,13 +128,16 @@ mod tests {
             ("author@other.example, sender@app.example", Fault::Sender),
             ("first@a.example", Fault::Recipients),
             ("third+tag@c.example, refused@b.example", Fault::Recipients),
+            ("c.example", Fault::Recipients),
             ("sender@app.example, first@a.example", Fault::Both),
             // A recipient that this attempt is not about.
             ("done@a.example", Fault::Sender),
         ] {
-            assert_eq!(fault(&said(listed), &attempt, &attempt.recipients, content), expected, "{listed}");
+            assert_eq!(fault(&said(listed), &attempt, content), expected, "{listed}");
         }
         let to_self = b"From: first@a.example\r\n\r\nx\r\n";
-        assert_eq!(fault(&said("first@a.example"), &attempt, &attempt.recipients, to_self), Fault::From);
+        assert_eq!(fault(&said("first@a.example"), &attempt, to_self), Fault::From);
+        // A domain stands for all of its addresses.
+        assert_eq!(recipients(&said("c.example, refused@b.example"), &attempt), ["refused@b.example", "Third+Tag@C.example"]);
     }
 }

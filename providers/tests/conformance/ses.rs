@@ -167,8 +167,10 @@ impl ApiSubject for Ses {
 async fn in_the_sandbox_the_recipients_at_fault_bounce_and_the_others_go_without_them() {
     use postrider_providers::conformance::api::answered;
     use postrider_providers::contract::Outcome;
-    let answer = row(400, "MessageRejected", &unverified("refused@b.example"), Verdict::RecipientsRefused).answer;
-    let report = answered(&Ses, answer).await.unwrap();
+    let answer = |listed: &str| row(400, "MessageRejected", &unverified(listed), Verdict::RecipientsRefused).answer;
+    let by_domain = answered(&Ses, answer("b.example")).await.unwrap();
+    assert_eq!(by_domain.outcomes.iter().filter(|(_, outcome)| outcome.name() == "bounced").count(), 1, "{by_domain:?}");
+    let report = answered(&Ses, answer("refused@b.example")).await.unwrap();
     let names: Vec<&str> = report.outcomes.iter().map(|(_, outcome)| outcome.name()).collect();
     assert_eq!(names, ["deferred", "bounced", "deferred"]);
     let Outcome::Bounced(diagnostic) = &report.outcomes[1].1 else { panic!("{report:?}") };

@@ -113,6 +113,25 @@ async fn without_a_mailbox_graph_sends_from_each_senders_own() {
 }
 
 #[tokio::test]
+async fn what_is_larger_than_one_request_takes_goes_as_a_draft_unless_it_is_signed() {
+    let token = Answer::json(200, &json!({ "access_token": "t", "expires_in": 3599 }).to_string());
+    let made = Answer::json(201, &json!({ "id": "AAMk" }).to_string());
+    let sent = Answer::Reply { status: 202, headers: Vec::new(), body: String::new() };
+    let api = FakeApi::start([token, made, sent]).await.unwrap();
+    let settings = json!({ "client_secret": "x", "mailbox": "relay@corp.example", "mime_size": "1KB" });
+    let provider = graph(&api, settings).unwrap();
+    let signed = [b"Content-Type: multipart/signed; boundary=b\r\n", &content(2000)[..]].concat();
+    assert!(matches!(provider.deliver(attempt(&signed, PATIENCE)).await, Err(Failure::Unsuitable(_))));
+    assert!(api.requests().is_empty());
+    assert!(relayed(&provider, attempt(&content(2000), PATIENCE)).await);
+    let user = "/v1.0/users/relay@corp.example";
+    assert_eq!(lines(&api)[1..], [format!("POST {user}/messages"), format!("POST {user}/messages/AAMk/send")]);
+    let draft = api.requests()[1].0.json();
+    assert_eq!(draft["toRecipients"], json!([{ "emailAddress": { "address": "first@a.example" } }]));
+    assert_eq!(draft["bccRecipients"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
 async fn a_message_without_from_is_sent_in_the_name_of_the_mailbox() {
     let api = numbered(&[1]).await;
     let provider = graph(&api, json!({ "client_secret": "x", "mailbox": "relay@corp.example" })).unwrap();

@@ -112,6 +112,7 @@ fn of(address: &str) -> Mailbox {
     Mailbox { name: None, address: address.to_owned() }
 }
 
+#[allow(clippy::needless_update, reason = "Fields may get more of them")]
 fn fields() -> Fields {
     let header = |name: &str| (name.to_owned(), "v".to_owned());
     Fields {

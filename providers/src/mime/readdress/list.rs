@@ -107,7 +107,7 @@ impl<'a> Walk<'a> {
 }
 
 /// The entries of a list, empty ones left out; `None` when quotes, a comment, brackets or a group do not
-/// end.
+/// end, or a group has no name that is one.
 pub(super) fn entries(text: &[u8]) -> Option<Vec<Entry<'_>>> {
     let mut walk = Walk::new(text);
     let (mut entries, mut start) = (Vec::new(), 0);
@@ -119,8 +119,8 @@ pub(super) fn entries(text: &[u8]) -> Option<Vec<Entry<'_>>> {
         let piece = text[start..at].trim_ascii();
         start = at + 1;
         match (byte, &mut group) {
-            (b':', None) => group = Some((piece, Vec::new())),
-            (b':', Some(_)) | (b';', None) => return None,
+            (b':', None) if !piece.is_empty() && is_phrase(piece) => group = Some((piece, Vec::new())),
+            (b':', _) | (b';', None) => return None,
             (_, Some((_, members))) => {
                 if !piece.is_empty() {
                     members.push(Mailbox::new(piece));
@@ -185,7 +185,10 @@ fn address(text: &[u8]) -> Option<Address> {
 fn is_phrase(text: &[u8]) -> bool {
     let mut walk = Walk::new(text);
     while let Some((_, byte, within)) = walk.step() {
-        if within == Within::Literal || (within == Within::Plain && b"@<>[]:;,\\".contains(&byte)) {
+        if matches!(within, Within::Literal | Within::Angle)
+            || (byte.is_ascii_control() && !byte.is_ascii_whitespace())
+            || (within == Within::Plain && b"@<>[]:;,\\".contains(&byte))
+        {
             return false;
         }
     }

@@ -59,6 +59,7 @@ fn others_are_taken_out_and_the_hidden_are_in_one_bcc() {
         ("From: a@b\r\nTo: z@y <x@y>, x@y <z@y>\r\n\r\n", &["x@y"], "Bcc: <x@y>\r\nFrom: a@b\r\n\r\n"),
         ("From: a@b\r\nTo: \"open <x@y>\r\n\r\n", &["x@y"], "Bcc: <x@y>\r\nFrom: a@b\r\n\r\n"),
         ("From: a@b\r\nTo: <@r.example:x@y>, x(c)@y, <x@y> <z@y>, <x@y\r\n\r\n", &["x@y"], "Bcc: <x@y>\r\nFrom: a@b\r\n\r\n"),
+        ("From: a@b\r\nTo: [[<]:;\r\n\r\n", &["x@y"], "Bcc: <x@y>\r\nFrom: a@b\r\n\r\n"),
         // Resent fields tell nobody, and show nobody who is no recipient.
         ("From: a@b\r\nResent-To: x@y, z@y\r\nTo: q@y\r\n\r\n", &["x@y"], "Bcc: <x@y>\r\nFrom: a@b\r\nResent-To: x@y\r\n\r\n"),
         // Behind a line that is no field a service may see a header or a body.

@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -99,16 +100,25 @@ fn is_signed(message: &[u8]) -> bool {
     })
 }
 
-/// Everyone in one call: Graph needs nobody in To.
+/// Everyone in one call, which needs nobody in To: who is not shown is in Bcc.
 fn addressed(fields: &Fields, attempt: &Attempt) -> Addressed {
-    let mut calls = fields.addressed(attempt);
-    match calls.pop() {
-        Some((_, one)) if calls.is_empty() => one,
-        last => {
-            let each = calls.into_iter().chain(last).flat_map(|(_, one)| one.to);
-            Addressed { bcc: each.map(|one| Mailbox { name: None, ..one }).collect(), ..Addressed::default() }
+    let mut addressed = Addressed::default();
+    let mut told = HashSet::new();
+    for (_, recipient) in attempt.recipients() {
+        let address = recipient.address.as_str();
+        if !told.insert(address) {
+            continue;
+        }
+        let shown = |list: &[Mailbox]| list.iter().find(|one| one.address.eq_ignore_ascii_case(address)).map(|one| one.name.clone());
+        // The envelope's spelling counts: it is what was accepted.
+        let named = |name| Mailbox { name, address: address.to_owned() };
+        match (shown(&fields.to), shown(&fields.cc)) {
+            (Some(name), _) => addressed.to.push(named(name)),
+            (None, Some(name)) => addressed.cc.push(named(name)),
+            (None, None) => addressed.bcc.push(named(None)),
         }
     }
+    addressed
 }
 
 /// The draft, and what cannot be said in it.

@@ -204,6 +204,20 @@ async fn recipients_who_are_not_shown_are_in_one_draft_and_see_nobody() {
     assert_eq!((draft["toRecipients"].as_array().map(Vec::len), draft["bccRecipients"].as_array().map(Vec::len)), (Some(0), Some(3)));
 }
 
+#[test]
+fn addresses_that_differ_in_case_only_are_all_told() {
+    let mut attempt = attempt(b"", Duration::from_secs(60));
+    let mut message = (*attempt.message).clone();
+    let recipients = ["first@a.example", "FIRST@A.example", "cc@a.example", "bcc@a.example"];
+    message.envelope.recipients = recipients.map(|one| crate::conformance::address(one).into()).to_vec();
+    attempt.recipients = (0..4).map(RecipientIndex).collect();
+    attempt.message = Arc::new(message);
+    let fields = Fields { to: vec![of("First@a.example")], cc: vec![of("CC@a.example")], ..Fields::default() };
+    let addressed = addressed(&fields, &attempt);
+    let addresses = |list: Vec<Mailbox>| list.into_iter().map(|one| one.address).collect::<Vec<_>>();
+    assert_eq!(addresses([addressed.to, addressed.cc, addressed.bcc].concat()), recipients);
+}
+
 #[tokio::test]
 async fn whatever_fails_before_the_draft_is_sent_hands_nothing_over_and_leaves_no_draft() {
     let busy = || Scripted::json(503, &json!({ "error": { "code": "ErrorServerBusy", "message": "busy" } }).to_string());

@@ -12,7 +12,7 @@ mod list;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::contract::{Attempt, Diagnostic, Failure};
 use list::{Entry, Mailbox, entries};
@@ -37,7 +37,7 @@ pub async fn of(attempt: &Attempt, from: Option<&str>) -> Result<Vec<u8>, Failur
 #[must_use]
 pub fn readdressed(message: &[u8], recipients: &[&str], from: Option<&str>) -> Vec<u8> {
     let (fields, body) = split(message);
-    let wanted: HashSet<String> = recipients.iter().map(|address| address.to_lowercase()).collect();
+    let wanted = Wanted::new(recipients);
     let mut shown = HashSet::new();
     let mut kept = Vec::with_capacity(body + 256);
     let (mut has_from, mut is_sound) = (false, true);
@@ -62,12 +62,7 @@ pub fn readdressed(message: &[u8], recipients: &[&str], from: Option<&str>) -> V
     if let (false, Some(from)) = (has_from, from) {
         new.extend_from_slice(format!("From: <{from}>\r\n").as_bytes());
     }
-    let mut told = HashSet::new();
-    let hidden = recipients.iter().filter(|address| {
-        let address = address.to_lowercase();
-        !shown.contains(&address) && told.insert(address)
-    });
-    let hidden: Vec<String> = hidden.map(|address| format!("<{address}>")).collect();
+    let hidden: Vec<String> = recipients.iter().filter(|address| shown.insert(**address)).map(|address| format!("<{address}>")).collect();
     if !hidden.is_empty() {
         // At the top, where every reader of headers has to come by.
         new.extend_from_slice(format!("Bcc: {}\r\n", hidden.join(",\r\n ")).as_bytes());
@@ -75,6 +70,31 @@ pub fn readdressed(message: &[u8], recipients: &[&str], from: Option<&str>) -> V
     new.extend_from_slice(&kept);
     new.extend_from_slice(&message[body..]);
     new
+}
+
+/// The recipients, to be found by what a header shows.
+struct Wanted<'a>(HashMap<String, Vec<&'a str>>);
+
+impl<'a> Wanted<'a> {
+    fn new(recipients: &[&'a str]) -> Self {
+        let mut wanted: HashMap<String, Vec<&str>> = HashMap::new();
+        for &address in recipients {
+            let alike = wanted.entry(address.to_lowercase()).or_default();
+            if !alike.contains(&address) {
+                alike.push(address);
+            }
+        }
+        Self(wanted)
+    }
+
+    /// The recipient that a header shows. Case is no difference, unless there are recipients that differ in
+    /// nothing else: they may be several mailboxes, which only the receiving host knows.
+    fn find(&self, shown: &str) -> Option<&'a str> {
+        match self.0.get(&shown.to_lowercase())?.as_slice() {
+            [one] => Some(one),
+            alike => alike.iter().find(|one| **one == shown).copied(),
+        }
+    }
 }
 
 /// What a field is about, as far as it matters here.
@@ -129,7 +149,7 @@ fn split(message: &[u8]) -> (Vec<&[u8]>, usize) {
 
 /// Writes a field with those that are `wanted`: as it is if that is everybody, and not at all if it is
 /// nobody. Returns who that is.
-fn narrow(field: &[u8], wanted: &HashSet<String>, to: &mut Vec<u8>) -> Vec<String> {
+fn narrow<'a>(field: &[u8], wanted: &Wanted<'a>, to: &mut Vec<u8>) -> Vec<&'a str> {
     let colon = memchr::memchr(b':', field).map_or(0, |at| at + 1);
     // A list whose end cannot be told has nobody in it.
     let entries = entries(&field[colon..]).unwrap_or_else(|| vec![Entry::Mailbox(Mailbox { text: &[], address: None })]);
@@ -137,11 +157,10 @@ fn narrow(field: &[u8], wanted: &HashSet<String>, to: &mut Vec<u8>) -> Vec<Strin
     let mut is_all = true;
     let mut texts: Vec<Vec<u8>> = Vec::new();
     let mut wants = |mailbox: &Mailbox<'_>| {
-        let address = mailbox.address.as_ref().map(|address| address.as_str().to_lowercase()).filter(|address| wanted.contains(address));
-        is_all &= address.is_some();
-        let is_wanted = address.is_some();
-        shown.extend(address);
-        is_wanted
+        let recipient = mailbox.address.as_ref().and_then(|address| wanted.find(address.as_str()));
+        is_all &= recipient.is_some();
+        shown.extend(recipient);
+        recipient.is_some()
     };
     for entry in &entries {
         match entry {

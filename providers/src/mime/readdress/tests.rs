@@ -49,7 +49,9 @@ fn others_are_taken_out_and_the_hidden_are_in_one_bcc() {
         ),
         // Bcc that came in is gone, folded or not, and whoever is there but no recipient gets nothing.
         ("From: a@b\r\nBcc: z@y,\r\n x@y\r\nbCC : q@y\r\nResent-Bcc: r@y\r\nTo: x@y\r\n\r\nt", &["x@y"], "From: a@b\r\nTo: x@y\r\n\r\nt"),
-        ("From: a@b\r\n\r\n", &["x@y", "z@y", "X@Y"], "Bcc: <x@y>,\r\n <z@y>\r\nFrom: a@b\r\n\r\n"),
+        ("From: a@b\r\n\r\n", &["x@y", "z@y", "x@y"], "Bcc: <x@y>,\r\n <z@y>\r\nFrom: a@b\r\n\r\n"),
+        // Recipients that differ in case only may be several.
+        ("From: a@b\r\nTo: X@y, x@Y\r\n\r\n", &["x@y", "X@y"], "Bcc: <x@y>\r\nFrom: a@b\r\nTo: X@y\r\n\r\n"),
         // Groups.
         ("From: a@b\r\nTo: T: x@y, z@y;, U: q@y;, V:;\r\n\r\n", &["x@y"], "From: a@b\r\nTo: T: x@y;,\r\n V: ;\r\n\r\n"),
         // From.

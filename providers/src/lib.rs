@@ -21,6 +21,7 @@
 //! How to write one, step by step: `docs/adding-a-provider.md`. Two outside this tree, running:
 //! `examples/http_provider.rs` and `examples/custom_provider.rs`.
 
+pub mod azure;
 pub mod brevo;
 pub mod capture;
 pub mod cloudflare;
@@ -54,6 +55,7 @@ pub mod workspace;
 
 // Every provider this build can speak to.
 registry::registry! {
+    azure,
     brevo,
     capture,
     cloudflare,

@@ -122,11 +122,12 @@ impl Keys {
     const MOST: usize = 100_000;
 
     /// Remembers what became of a call; and does not believe a repetition where every call was refused.
-    fn learn(&self, key: Uuid, part: Part) -> Part {
+    /// That is known only from the message's first attempt on: others may have been made before a restart.
+    fn learn(&self, key: Uuid, is_first: bool, part: Part) -> Part {
         let mut keys = self.0.lock();
         let known = keys.get(&key).copied();
         let fate = match &part {
-            Part::Failed(failure) => failure.diagnostic().code.map(|_| known.unwrap_or(Fate::Refused)),
+            Part::Failed(failure) => failure.diagnostic().code.and(known.or(is_first.then_some(Fate::Refused))),
             Part::Answered(outcomes) => outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::InDoubt(_))).then_some(Fate::InDoubt),
         };
         if let Some(fate) = fate {
@@ -203,7 +204,7 @@ impl Brevo {
         body["headers"]["idempotencyKey"] = key.to_string().into();
         let request = self.http.post(format!("{}/v3/smtp/email", self.endpoint)).header("api-key", &self.key).json(&body);
         let part = api::hand_over("smtp/email", request, self.timeouts, attempt, recipients, RULES, read).await;
-        self.keys.learn(key, part)
+        self.keys.learn(key, attempt.number == 1, part)
     }
 }
 
@@ -386,12 +387,16 @@ mod tests {
         let refused = |code| Part::Failed(Failure::Unauthorized(Diagnostic { code, ..Diagnostic::local("x") }));
         let in_doubt = |part: &Part| matches!(part, Part::Answered(one) if matches!(one[0].1, Outcome::InDoubt(_)));
 
-        keys.learn(key, refused(None));
-        assert_eq!(keys.learn(key, repeated()), repeated(), "nobody had answered, so nothing was refused");
-        keys.learn(key, refused(Some(402)));
-        assert!(in_doubt(&keys.learn(key, repeated())));
-        keys.learn(key, Part::Answered(vec![(index, Outcome::InDoubt(Diagnostic::local("cut")))]));
-        keys.learn(key, refused(Some(429)));
-        assert_eq!(keys.learn(key, repeated()), repeated(), "the call that was cut may have been taken");
+        keys.learn(key, true, refused(None));
+        assert_eq!(keys.learn(key, false, repeated()), repeated(), "nobody had answered, so nothing was refused");
+        keys.learn(key, true, refused(Some(402)));
+        assert!(in_doubt(&keys.learn(key, false, repeated())));
+        keys.learn(key, false, Part::Answered(vec![(index, Outcome::InDoubt(Diagnostic::local("cut")))]));
+        keys.learn(key, false, refused(Some(429)));
+        assert_eq!(keys.learn(key, false, repeated()), repeated(), "the call that was cut may have been taken");
+
+        let key = uuid([8; 32]);
+        keys.learn(key, false, refused(Some(429)));
+        assert_eq!(keys.learn(key, false, repeated()), repeated(), "nobody knows what was before");
     }
 }

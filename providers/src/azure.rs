@@ -436,11 +436,20 @@ impl Provider for Azure {
             refused
         });
         match answer.await {
-            Err(failure) if !(is_azure && failure.diagnostic().code == Some(404)) => Err(failure),
-            _ => Ok(Probed::default().fact("the credential is accepted").fact(
-                "nothing can be asked about domains and quotas here; the portal shows them under Email > Domains and in the service's limits",
-            )),
+            Err(failure) if is_azure && failure.diagnostic().code == Some(404) => {}
+            Ok(answer) if State::read(&answer).is_some() => {}
+            Ok(answer) => {
+                let text = format!("an answer that this service does not give: {}", answer.excerpt());
+                return Err(Failure::Unavailable(Diagnostic {
+                    code: Some(answer.status),
+                    ..Diagnostic::during("emails/operations", text)
+                }));
+            }
+            Err(failure) => return Err(failure),
         }
+        Ok(Probed::default().fact("the credential is accepted").fact(
+            "nothing can be asked about domains and quotas here; the portal shows them under Email > Domains and in the service's limits",
+        ))
     }
 }
 

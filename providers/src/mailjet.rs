@@ -216,7 +216,7 @@ fn mailbox(mailbox: &Mailbox) -> Value {
 fn read(answer: &Answer, addressed: &Addressed) -> Reading {
     let json = answer.json();
     let message = &json["Messages"][0];
-    // Its examples write it in both ways.
+    // Examples write it in both ways.
     if answer.status == 200 && message["Status"].as_str().is_some_and(|status| status.eq_ignore_ascii_case("success")) {
         // Each recipient has an id of its own; the first leads to the others through CustomID.
         let first = ["To", "Cc", "Bcc"].iter().find_map(|list| message[list].get(0));

@@ -93,6 +93,7 @@ async fn a_probe_sends_nothing_and_tells_a_wrong_key_and_a_wrong_place() {
     for (answer, is_good) in [
         (Scripted::json(404, not_found), true),
         (Scripted::json(404, "<html>"), false),
+        (Scripted::json(200, "<html>"), false),
         (Scripted::json(401, r#"{"error":{"code":"Denied","message":"Denied by the resource provider."}}"#), false),
     ] {
         let api = FakeApi::start([answer.clone()]).await.unwrap();

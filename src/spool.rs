@@ -6,7 +6,8 @@
 //! 2. A message is leased to at most one node at a time. A node that stops renewing loses its
 //!    leases, and whatever it wants to write about them afterwards is refused ([`SpoolError::LeaseLost`]).
 //! 3. A handover that was recorded as started and never settled is *in doubt* when its lease is
-//!    taken over: it comes back pinned to the provider that was asked, and is never a guess.
+//!    taken over: it comes back pinned to the provider that was asked, and is never a guess. Which
+//!    recipients were in it together is known as well, so that it can be repeated as it was.
 //! 4. A settlement is one transaction: recipients' states, the next time, and the notification that
 //!    follows from it.
 //! 5. A message whose recipients are all finished is removed; a record that cannot be read is set
@@ -56,6 +57,12 @@ impl RecipientState {
     }
 }
 
+/// The number of a handover: no two of a message that are told apart later have the same.
+#[must_use]
+pub fn handover(attempts: u32, recipients: &[RecipientIndex]) -> Option<u64> {
+    recipients.iter().min().map(|RecipientIndex(first)| u64::from(attempts) << 32 | u64::from(*first))
+}
+
 /// A leased message with its delivery state.
 #[derive(Debug, Clone)]
 pub struct Stored {
@@ -63,6 +70,10 @@ pub struct Stored {
     pub message: Arc<Message>,
     /// One entry for each recipient of the envelope, in its order.
     pub recipients: Vec<RecipientState>,
+    /// For each of them, the handover in which a provider was asked for it last: the same number for
+    /// those that were in it together, and for no others. `None` if nobody was asked yet, or that is not
+    /// known.
+    pub handovers: Vec<Option<u64>>,
     /// How many attempts asked a provider.
     pub attempts: u32,
 }
@@ -72,7 +83,8 @@ impl Stored {
     #[must_use]
     pub fn fresh(message: Arc<Message>) -> Self {
         let recipients = vec![RecipientState::Pending; message.envelope.recipients.len()];
-        Self { message, recipients, attempts: 0 }
+        let handovers = vec![None; recipients.len()];
+        Self { message, recipients, handovers, attempts: 0 }
     }
 }
 
@@ -162,8 +174,8 @@ pub trait Spool: Clone + Send + Sync + 'static {
     /// When the next message that nobody leases is due; `None` when there is none.
     fn next_due(&self) -> impl Future<Output = Result<Option<SystemTime>, SpoolError>> + Send;
 
-    /// Records, durably, that `provider` is about to be asked to take the message for `recipients`.
-    /// Those that are not open are passed over.
+    /// Records, durably, that `provider` is about to be asked to take the message for `recipients`, all
+    /// of them in one handover. Those that are not open are passed over.
     fn begin(
         &self,
         id: MessageId,

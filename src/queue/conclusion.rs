@@ -44,11 +44,19 @@ pub(super) async fn conclude<S: Spool>(
                 conclusion.keep(index, state, why, next);
             }
             Disposition::Deferred(why) => conclusion.keep(index, state, why, scheduled),
-            Disposition::InDoubt { provider, diagnostic, hold: false } => {
-                warn!(
-                    message_id = %message.id, to = conclusion.address(index), %provider, reason = %diagnostic,
-                    "in doubt: the same provider is asked again, which may send a second copy"
-                );
+            Disposition::InDoubt { provider, diagnostic, hold: false, recognised } => {
+                let (to, advice) = (conclusion.address(index), diagnostic.advice);
+                if recognised {
+                    warn!(
+                        message_id = %message.id, to, %provider, reason = %diagnostic, advice,
+                        "in doubt: the same provider is asked again, and recognises what it has"
+                    );
+                } else {
+                    warn!(
+                        message_id = %message.id, to, %provider, reason = %diagnostic, advice,
+                        "in doubt: the same provider is asked again, which may send a second copy"
+                    );
+                }
                 conclusion.keep(index, RecipientState::InDoubt(provider), diagnostic, scheduled);
             }
             ended => conclusion.end(index, ended),
@@ -70,7 +78,7 @@ impl<'a> Conclusion<'a> {
         };
         self.due = Some(self.due.map_or(next, |due| due.min(next)));
         let next_try_in_seconds = next.duration_since(self.now).unwrap_or_default().as_secs();
-        info!(message_id = %self.message.id, to = self.address(index), reason = %why, attempt = self.attempts, next_try_in_seconds, "deferred");
+        info!(message_id = %self.message.id, to = self.address(index), reason = %why, advice = why.advice, attempt = self.attempts, next_try_in_seconds, "deferred");
         self.changes.push((index, state, why.to_string()));
     }
 
@@ -85,11 +93,11 @@ impl<'a> Conclusion<'a> {
                 self.note(index, Event::Relayed(receipt));
             }
             Disposition::InDoubt { provider, diagnostic, .. } => {
-                warn!(message_id = %id, to, %provider, reason = %diagnostic, "held: in doubt, and the route holds");
+                warn!(message_id = %id, to, %provider, reason = %diagnostic, advice = diagnostic.advice, "held: in doubt, and the route holds");
                 self.changes.push((index, RecipientState::Held(provider), diagnostic.to_string()));
             }
             Disposition::Bounced(why) | Disposition::Deferred(why) | Disposition::Waiting(_, why) => {
-                warn!(message_id = %id, to, reason = %why, attempt = self.attempts, "bounced");
+                warn!(message_id = %id, to, reason = %why, advice = why.advice, attempt = self.attempts, "bounced");
                 self.fail(index, RecipientState::Bounced, why);
             }
         }

@@ -32,6 +32,8 @@ pub enum Disposition {
         diagnostic: Diagnostic,
         /// The route's choice.
         hold: bool,
+        /// Whether the provider recognises what it took already, so that no second copy can come of it.
+        recognised: bool,
     },
     /// Nobody was asked: a limit or an open circuit keeps it back until then.
     Waiting(SystemTime, Diagnostic),
@@ -152,7 +154,8 @@ impl<S: Spool> Drop for Lease<S> {
         let lost = begun
             .into_iter()
             .map(|(index, provider)| {
-                (index, Disposition::InDoubt { provider, diagnostic: Diagnostic::local("the attempt was cut off"), hold: false })
+                let diagnostic = Diagnostic::local("the attempt was cut off");
+                (index, Disposition::InDoubt { provider, diagnostic, hold: false, recognised: false })
             })
             .collect();
         runtime.spawn(lease.settle(lost, true, None));

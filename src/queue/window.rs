@@ -348,7 +348,7 @@ impl Room {
     fn take(usage: &Arc<Usage>, body: &Body) -> Self {
         let octets = match body {
             Body::Inline(bytes) => bytes.len() as u64,
-            Body::File { .. } => 0,
+            Body::File { .. } | Body::Spliced { .. } => 0,
         };
         usage.messages.fetch_add(1, Ordering::Relaxed);
         usage.octets.fetch_add(octets, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex};
 
-use super::{BodySink, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored};
+use super::{BodySink, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, handover};
 
 /// One node's handle on a store in memory.
 #[derive(Clone)]
@@ -50,10 +50,11 @@ struct Record {
     unreadable: bool,
 }
 
-/// A recipient's state, and the provider that was asked and has not answered.
+/// A recipient's state, the provider that was asked and has not answered, and in which handover.
 struct Standing {
     state: RecipientState,
     asked: Option<ProviderName>,
+    handover: Option<u64>,
 }
 
 impl Record {
@@ -94,7 +95,8 @@ impl Store {
         if self.messages.contains_key(&id) {
             return Err(SpoolError::Unavailable(format!("message {id} is stored already; every message needs an id of its own")));
         }
-        let recipients = message.envelope.recipients.iter().map(|_| Standing { state: RecipientState::Pending, asked: None }).collect();
+        let recipients =
+            message.envelope.recipients.iter().map(|_| Standing { state: RecipientState::Pending, asked: None, handover: None }).collect();
         let due = message.received;
         if owner.is_none() {
             self.waiting.insert((due, id));
@@ -185,7 +187,8 @@ impl MemorySpool {
             store.waiting.remove(&key);
             record.owner = Some(self.node);
             let recipients = record.recipients.iter().map(|recipient| recipient.state.clone()).collect();
-            claimed.push(Stored { message: Arc::clone(&record.message), recipients, attempts: record.attempts });
+            let handovers = record.recipients.iter().map(|recipient| recipient.handover).collect();
+            claimed.push(Stored { message: Arc::clone(&record.message), recipients, handovers, attempts: record.attempts });
         }
         Ok(claimed)
     }
@@ -273,9 +276,11 @@ impl Spool for MemorySpool {
         let mut store = self.store.lock();
         store.writable()?;
         let record = store.leased(id, self.node)?;
+        let number = handover(record.attempts, recipients);
         for index in recipients {
             if let Some(recipient) = record.recipients.get_mut(index.0 as usize).filter(|recipient| recipient.state.is_open()) {
                 recipient.asked = Some(provider.clone());
+                recipient.handover = number;
             }
         }
         Ok(())

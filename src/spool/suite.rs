@@ -53,6 +53,7 @@ macro_rules! every_promise {
             a_handover_that_was_started_is_in_doubt_after_a_crash
             a_lease_that_started_nothing_is_claimed_again_after_a_crash
             a_handover_that_was_started_is_in_doubt_when_it_is_released
+            who_was_in_a_handover_together_is_known_afterwards
             a_settlement_changes_the_recipients_it_names
             what_a_settlement_does_not_name_stands_as_before_the_handover
             a_message_whose_recipients_are_finished_is_gone
@@ -264,6 +265,28 @@ pub(crate) async fn a_handover_that_was_started_is_in_doubt_when_it_is_released(
     spool.begin(stored.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
     spool.release(stored.id, at(1)).await.unwrap();
     assert_eq!(claim_one(spool, 1).await.recipients, [RecipientState::InDoubt(provider("ses.eu"))]);
+}
+
+pub(crate) async fn who_was_in_a_handover_together_is_known_afterwards(mut fixture: impl Fixture) {
+    let stored = three_recipients();
+    fixture.spool().store(stored.clone(), false).await.unwrap();
+    let ses = provider("ses.eu");
+    let claimed = claim_one(fixture.spool(), 0).await;
+    assert_eq!(claimed.handovers, [None; 3]);
+    fixture.spool().begin(stored.id, &ses, &[RecipientIndex(2), RecipientIndex(0)]).await.unwrap();
+    fixture.spool().begin(stored.id, &ses, &[RecipientIndex(1)]).await.unwrap();
+    fixture.crash().await;
+    let together = claim_one(fixture.spool(), 1).await.handovers;
+    assert!(together[0].is_some() && together[0] == together[2] && together[1].is_some() && together[1] != together[0], "{together:?}");
+    // Later ones are others, although the same recipient is their first.
+    let doubt = RecipientState::InDoubt(ses.clone());
+    let changes = [(0, RecipientState::Pending), (1, doubt.clone()), (2, doubt)];
+    fixture.spool().settle(Settlement { attempts: 1, ..settlement(stored.id, &changes) }).await.unwrap();
+    claim_one(fixture.spool(), 60).await;
+    fixture.spool().begin(stored.id, &ses, &[RecipientIndex(0)]).await.unwrap();
+    fixture.crash().await;
+    let apart = claim_one(fixture.spool(), 60).await.handovers;
+    assert!(apart[0] != together[0] && apart[1..] == together[1..], "{together:?} {apart:?}");
 }
 
 pub(crate) async fn a_settlement_changes_the_recipients_it_names(mut fixture: impl Fixture) {

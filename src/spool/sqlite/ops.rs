@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::error::Fault;
 use super::record::{body_type_text, millis, millis_up, state_columns};
 use super::writer::{Op, Work, remove_body};
-use crate::spool::{Recovered, Settlement, SpoolError};
+use crate::spool::{Recovered, Settlement, SpoolError, handover};
 
 /// The `owner` of records that were set aside: a node that never is.
 const SET_ASIDE: i64 = 0;
@@ -34,7 +34,7 @@ impl Op for Store {
     fn grows_by(&self) -> Option<u64> {
         match &self.message.body {
             Body::Inline(bytes) => Some(bytes.len() as u64),
-            Body::File { .. } => Some(0),
+            Body::File { .. } | Body::Spliced { .. } => Some(0),
         }
     }
 
@@ -59,6 +59,9 @@ fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path)
     }
     let (body_file, data) = match &message.body {
         Body::Inline(bytes) => (None, Some(bytes)),
+        Body::Spliced { .. } => {
+            return refused("a body that was made for one handover is not stored; write it with Spool::body".to_owned());
+        }
         Body::File { path, .. } => match path.file_name().and_then(|name| name.to_str()) {
             Some(name) if path.parent() == Some(bodies) && path.exists() => (Some(name), None),
             Some(_) if path.parent() == Some(bodies) => {
@@ -183,11 +186,14 @@ impl Op for Begin {
 
     fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
         leased(work.db, self.id, self.node)?;
-        let mut ask = work
-            .db
-            .prepare_cached("UPDATE recipients SET asked = ?3 WHERE message = ?1 AND position = ?2 AND state IN ('pending', 'in_doubt')")?;
+        let mut ask = work.db.prepare_cached(
+            "UPDATE recipients SET asked = ?3, handover = ?4 WHERE message = ?1 AND position = ?2 AND state IN ('pending', 'in_doubt')",
+        )?;
+        let attempts = "SELECT attempts FROM messages WHERE id = ?1";
+        let attempts = work.db.prepare_cached(attempts)?.query_row([self.id.as_bytes()], |row| row.get(0))?;
+        let number = handover(attempts, &self.recipients).and_then(|number| i64::try_from(number).ok());
         for RecipientIndex(position) in &self.recipients {
-            ask.execute(params![self.id.as_bytes(), position, self.provider.as_str()])?;
+            ask.execute(params![self.id.as_bytes(), position, self.provider.as_str(), number])?;
         }
         Ok(())
     }

@@ -95,7 +95,7 @@ pub(super) fn load(db: &Connection, bodies: &Path, id: MessageId) -> Result<Stor
         "8bitmime" => BodyType::EightBitMime,
         other => return Err(Unread::Record(format!("'{other}' is no body type"))),
     };
-    let (recipients, states) = load_recipients(db, id)?;
+    let (recipients, states, handovers) = load_recipients(db, id)?;
     let body = match row.body_file {
         None => inline_body(db, id, row.size)?,
         Some(name) => file_body(bodies, &name, row.size)?,
@@ -109,7 +109,7 @@ pub(super) fn load(db: &Connection, bodies: &Path, id: MessageId) -> Result<Stor
     let origin = Origin { application: row.application.map(Arc::from), client };
     let envelope = Envelope { reverse_path, recipients, body_type, smtputf8: row.smtputf8, returned, envelope_id };
     let message = Message { id, received: from_millis(row.received), origin, envelope, body };
-    Ok(Stored { message: Arc::new(message), recipients: states, attempts: row.attempts })
+    Ok(Stored { message: Arc::new(message), recipients: states, handovers, attempts: row.attempts })
 }
 
 struct MessageRow {
@@ -144,12 +144,15 @@ impl MessageRow {
     }
 }
 
-fn load_recipients(db: &Connection, id: MessageId) -> Result<(Vec<Recipient>, Vec<RecipientState>), Unread> {
+type Recipients = (Vec<Recipient>, Vec<RecipientState>, Vec<Option<u64>>);
+
+fn load_recipients(db: &Connection, id: MessageId) -> Result<Recipients, Unread> {
     let mut statement = db.prepare_cached(
-        "SELECT position, address, state, provider, notify, original_type, original FROM recipients WHERE message = ?1 ORDER BY position",
+        "SELECT position, address, state, provider, notify, original_type, original, handover FROM recipients \
+         WHERE message = ?1 ORDER BY position",
     )?;
     let mut rows = statement.query([id.as_bytes()])?;
-    let (mut recipients, mut states) = (Vec::new(), Vec::new());
+    let (mut recipients, mut states, mut handovers) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
         let position: i64 = row.get(0)?;
         if usize::try_from(position) != Ok(recipients.len()) {
@@ -164,9 +167,10 @@ fn load_recipients(db: &Connection, id: MessageId) -> Result<(Vec<Recipient>, Ve
             notify: notify.map(|text| known(&text, Notify::parse(&text), "request for notifications")).transpose()?,
             original: original(row.get(5)?, row.get(6)?)?,
         });
+        handovers.push(row.get::<_, Option<i64>>(7)?.and_then(|number| u64::try_from(number).ok()));
         states.push(parse_state(&state, provider.as_deref()).map_err(Unread::Record)?);
     }
-    if recipients.is_empty() { Err(Unread::Record("it has no recipients".into())) } else { Ok((recipients, states)) }
+    if recipients.is_empty() { Err(Unread::Record("it has no recipients".into())) } else { Ok((recipients, states, handovers)) }
 }
 
 fn original(address_type: Option<String>, address: Option<String>) -> Result<Option<OriginalRecipient>, Unread> {

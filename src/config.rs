@@ -24,7 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use postrider_providers::Providers;
-use postrider_providers::contract::{Connected, ProviderName};
+use postrider_providers::contract::{Connected, ContentForm, ProviderName};
 use postrider_providers::registry::{Context, SettingsError};
 use postrider_providers::settings::LimitSettings;
 use toml::de::DeTable;
@@ -34,13 +34,14 @@ use problem::{Problem, Source};
 
 pub use certificate::{Certificate, CertificateError, Validity};
 pub use domain::{DomainPattern, DomainPatternError};
+pub(crate) use explain::nearest;
 pub use password::{PasswordHash, PasswordHashError};
 pub use password_file::{MAX_PASSWORD_FILE, PasswordFile, PasswordFileError};
 pub use problem::{ConfigErrors, Warning};
 pub use sender::SenderPatternError;
 pub use settings::{
     Access, Application, BareNewline, CertificateFiles, Failover, InDoubt, Listener, ListenerTls, Log, LogFormat, LogLevel, LongLines,
-    MissingFields, OddCommands, Queue, Route, SenderPattern, SendingDomainLimits, Server, ToleranceSettings, When,
+    MissingFields, OddCommands, Queue, Rewrite, Route, SenderPattern, SendingDomainLimits, Server, ToleranceSettings, When,
 };
 pub use summary::{summary, summary_json};
 
@@ -70,6 +71,8 @@ pub struct Config {
     pub failover: Failover,
     /// How events are logged.
     pub log: Log,
+    /// Where `raw_only` is, by route, for an error that only connecting shows.
+    raw_only: Vec<(Arc<str>, Range<usize>)>,
     /// The text, for errors that only connecting shows.
     source: Option<Arc<Source>>,
 }
@@ -81,8 +84,12 @@ pub struct ProviderConfig {
     pub name: ProviderName,
     /// Where mail goes, in words.
     pub destination: String,
-    /// What the administrator allows.
+    /// What the administrator allows, and for the rest what the service does.
     pub limits: LimitSettings,
+    /// Of these, what the file says.
+    pub own_limits: LimitSettings,
+    /// In whose name mail is handed over.
+    pub rewrite: Option<Arc<Rewrite>>,
     /// The registry's tables, with this provider alone.
     settings: Providers,
     /// Where its header (under the empty key) and each of its settings are.
@@ -160,10 +167,37 @@ impl Config {
                 Err(error) => problems.push(provider.explain(&error)),
             }
         }
+        // What a provider can carry may depend on its settings, so that it has to be there to be asked.
+        if problems.is_empty() {
+            problems.extend(self.raw_only.iter().filter_map(|(name, span)| self.nobody_takes_raw(name, span, &connected)));
+        }
         match &self.source {
             Some(source) if !problems.is_empty() => Err(ConfigErrors::new(source.clone(), problems)),
             _ => Ok(connected),
         }
+    }
+}
+
+impl Config {
+    /// A route that wants a provider which takes messages as they are, and has none.
+    fn nobody_takes_raw(&self, name: &str, span: &Range<usize>, connected: &[Connected]) -> Option<Problem> {
+        let route = self.routes.iter().find(|route| *route.name == *name)?;
+        let takes_raw = |wanted: &&ProviderName| {
+            connected.iter().any(|one| one.name == **wanted && one.provider.capabilities().content != ContentForm::Fields)
+        };
+        if route.providers.iter().any(|name| takes_raw(&name)) {
+            return None;
+        }
+        let names: Vec<String> = route.providers.iter().map(ToString::to_string).collect();
+        Some(
+            Problem::error(format!("no provider of the route `{name}` takes messages as they are"))
+                .at(span.clone(), "passes over every provider of this route")
+                .note(format!(
+                    "{} subject, texts and attachments by themselves",
+                    if let [only] = names.as_slice() { format!("`{only}` takes") } else { format!("{} take", explain::all_of(&names)) }
+                ))
+                .help("add a provider that takes raw messages, such as a smart host, or remove `raw_only`"),
+        )
     }
 }
 
@@ -177,6 +211,12 @@ impl ProviderConfig {
             [(_, _, settings)] => settings.connect(self.name.clone(), context),
             _ => Err(SettingsError::new("", format!("`{}` has no settings", self.name))),
         }
+    }
+
+    /// Whether a limit is the kind's, because the file does not set it.
+    #[must_use]
+    pub fn is_by_default<T>(&self, limit: impl Fn(&LimitSettings) -> Option<T>) -> bool {
+        limit(&self.limits).is_some() && limit(&self.own_limits).is_none()
     }
 
     fn explain(&self, error: &SettingsError) -> Problem {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use postrider::config::{Config, Secrets, summary, summary_json};
+use postrider_providers::Providers;
 use postrider_providers::registry::Context;
 
 /// Certificates for the files that name some, made anew; the tests run in their folder, so that
@@ -131,6 +132,34 @@ fn every_sample_loads_without_a_warning() {
     }
 }
 
+/// The samples of single kinds, by kind.
+fn kinds() -> Vec<(String, PathBuf)> {
+    let samples = files("config/providers", "toml").into_iter();
+    samples.map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), path)).collect()
+}
+
+#[test]
+fn the_sample_of_each_kind_loads_and_has_a_provider_of_it() {
+    for (kind, path) in kinds() {
+        if kind == "ses" && cfg!(not(feature = "ses")) {
+            continue;
+        }
+        assert!(Providers::KINDS.contains(&&*kind), "{kind} is no kind");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (config, warnings) = Config::parse(&text, &path, Secrets::Skip).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(warnings.is_empty(), "{}", warnings[0]);
+        assert!(config.providers.iter().any(|provider| provider.name.as_str().starts_with(&format!("{kind}."))), "{kind}");
+        assert!(!config.routes.is_empty() && !config.listeners.is_empty(), "{kind}");
+    }
+}
+
+#[test]
+fn every_kind_has_a_sample() {
+    let samples = kinds();
+    let missing: Vec<&&str> = Providers::KINDS.iter().filter(|kind| !samples.iter().any(|(sample, _)| sample == **kind)).collect();
+    assert!(missing.is_empty(), "config/providers/ has no sample of {missing:?}");
+}
+
 #[test]
 fn the_full_sample_writes_down_the_defaults() {
     let defaults = "[provider.smarthost.office]\nhost = \"smtp.example.net\"\n";
@@ -159,6 +188,9 @@ fn the_full_sample_writes_down_the_defaults() {
         "session_token",
         "directory",
         "when",
+        "raw_only",
+        "break_signatures",
+        "rewrite",
         "per_sending_domain",
         "inline_max",
         "password_file",

@@ -135,7 +135,7 @@ fn unknown_key(unknown: &str, known: &[&str], place: &Place<'_>, suspects: &mut 
 }
 
 /// The known word that `word` is most likely meant to be.
-pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let word = word.to_lowercase();
     let closeness = |known: &str| {
         let known = known.to_lowercase();
@@ -156,7 +156,7 @@ pub(super) fn all_of<T: AsRef<str>>(names: &[T]) -> String {
 }
 
 /// "a, b or c".
-fn one_of(names: impl Iterator<Item = String>) -> String {
+pub(super) fn one_of(names: impl Iterator<Item = String>) -> String {
     join(names, "or")
 }
 

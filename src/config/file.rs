@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use postrider_providers::settings::{Rate, Size, Span};
+use postrider_providers::settings::{Rate, Rewrite, Size, Span};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
@@ -176,6 +176,15 @@ pub(super) struct Route {
     /// Limits of this route.
     #[serde(default)]
     pub(super) limits: RouteLimits,
+    /// Whether providers that take fields are passed over.
+    #[serde(default)]
+    pub(super) raw_only: bool,
+    /// Whether signed mail goes to providers that break its signature.
+    #[serde(default)]
+    pub(super) break_signatures: bool,
+    /// In whose name mail is handed over.
+    #[serde(default)]
+    pub(super) rewrite: Option<Rewrite>,
 }
 
 /// `when` of a route.

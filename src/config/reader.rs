@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::document::{Document, Findings, TableName, read, setting, table_mut};
-use super::explain::{all_of, nearest};
+use super::explain::{all_of, nearest, one_of};
 use super::file;
 use super::problem::Problem;
 
@@ -18,22 +18,36 @@ const SECTIONS: &[&str] = &["server", "listener", "access", "app", "provider", "
 /// The sections that come later.
 const LATER_SECTIONS: &[&str] = &["bounce", "admin"];
 
-/// The kinds of provider that come later.
-const LATER_KINDS: &[&str] = &[
-    "office365",
-    "graph",
-    "mailgun",
-    "postmark",
-    "resend",
-    "brevo",
-    "mailjet",
-    "sparkpost",
-    "azure",
-    "gmail",
-    "google",
-    "cloudflare",
-    "mailersend",
-    "scaleway",
+/// What services are called elsewhere, and the kinds that reach them.
+const OTHER_NAMES: &[(&str, &[&str])] = &[
+    ("acs", &["azure"]),
+    ("amazon", &["ses"]),
+    ("aws", &["ses"]),
+    ("azure_communication_services", &["azure"]),
+    ("connector", &["office365_connector"]),
+    ("email", &["smarthost"]),
+    ("exchange", &["office365"]),
+    ("exchange_online", &["office365"]),
+    ("file", &["capture"]),
+    ("google", &["workspace", "gmail"]),
+    ("google_workspace", &["workspace"]),
+    ("gsuite", &["workspace"]),
+    ("m365", &["office365", "graph"]),
+    ("mandrill", &["smarthost"]),
+    ("microsoft", &["office365", "graph"]),
+    ("microsoft365", &["office365", "graph"]),
+    ("ms365", &["office365", "graph"]),
+    ("msgraph", &["graph"]),
+    ("o365", &["office365"]),
+    ("office", &["office365"]),
+    ("outlook", &["office365"]),
+    ("postfix", &["smarthost"]),
+    ("rest", &["http"]),
+    ("sendinblue", &["brevo"]),
+    ("smtp", &["smarthost"]),
+    ("tem", &["scaleway"]),
+    ("twilio", &["sendgrid"]),
+    ("webhook", &["http"]),
 ];
 
 /// The settings of `[queue]` that come later.
@@ -266,13 +280,14 @@ fn unknown_kind(kind: &str) -> Problem {
             .note(note)
             .help("install a build with it, or reach SES by SMTP with `[provider.smarthost.NAME]`");
     }
-    if LATER_KINDS.contains(&kind) {
-        return Problem::error(format!("providers of the kind `{kind}` are not supported by this version yet"))
-            .note(note)
-            .help("if the service takes SMTP, use `[provider.smarthost.NAME]` with its host, user name and password");
-    }
     let problem = Problem::error(format!("unknown kind of provider `{kind}`")).note(note);
-    match nearest(kind, Providers::KINDS.iter().copied()) {
+    let spelling = kind.to_ascii_lowercase().replace('-', "_");
+    let elsewhere = OTHER_NAMES.iter().filter(|(name, _)| *name == spelling).flat_map(|(_, kinds)| *kinds);
+    let reached: Vec<&str> = elsewhere.copied().filter(|kind| Providers::KINDS.contains(kind)).collect();
+    if !reached.is_empty() {
+        return problem.help(format!("did you mean {}?", one_of(reached.iter().map(|kind| format!("`{kind}`")))));
+    }
+    match nearest(&spelling, Providers::KINDS.iter().copied()) {
         Some(near) => problem.help(format!("did you mean `{near}`?")),
         None => problem.help("write `[provider.KIND.NAME]` with one of these kinds, and a name of your choice"),
     }

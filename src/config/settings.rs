@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use postrider_providers::contract::{Address, ProviderName};
+use postrider_providers::contract::{Address, ProviderName, ReversePath};
 use postrider_providers::settings::Rate;
 use serde::Deserialize;
 
@@ -262,7 +262,7 @@ pub enum BareNewline {
 }
 
 /// `[[route]]`: which mail goes through which providers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Route {
     /// Its name in logs and in `explain`.
     pub name: Arc<str>,
@@ -276,6 +276,33 @@ pub struct Route {
     pub in_doubt: InDoubt,
     /// The limit of each sending domain on this route.
     pub per_sending_domain: Option<Rate>,
+    /// Whether providers that take fields instead of the message are passed over.
+    pub raw_only: bool,
+    /// Whether such providers get signed mail, too, whose signature they break.
+    pub break_signatures: bool,
+    /// In whose name mail is handed over, where the provider itself does not say.
+    pub rewrite: Option<Arc<Rewrite>>,
+}
+
+/// `rewrite` of a provider or a route: in whose name mail is handed over. At least one of the two is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewrite {
+    /// The address that From gets.
+    pub from: Option<Address>,
+    /// The envelope sender, unless that is null.
+    pub envelope: Option<Address>,
+    /// Senders that stay as they are.
+    pub except: Vec<SenderPattern>,
+}
+
+impl Rewrite {
+    /// Whether mail of `sender` goes out under its own name: it is excepted, or is that address.
+    #[must_use]
+    pub fn keeps(&self, sender: &Address, target: &Address) -> bool {
+        let is_target = sender.local_part() == target.local_part() && sender.domain() == target.domain();
+        let sender = ReversePath::Mailbox(sender.clone());
+        is_target || self.except.iter().any(|pattern| pattern.matches(&sender))
+    }
 }
 
 /// The conditions of a route; all that are given must hold.

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use postrider_providers::settings::{LimitSettings, Rate, Size, Span};
+use postrider_providers::settings::{Rate, Size, Span};
 use serde_json::{Value, json};
 
-use super::{Application, BareNewline, Config, InDoubt, Listener, ListenerTls, LogFormat, Route, When};
+use super::{Application, BareNewline, Config, InDoubt, Listener, ListenerTls, LogFormat, ProviderConfig, Rewrite, Route, When};
 
 /// Describes what would run, in lines for people.
 #[must_use]
@@ -47,7 +47,8 @@ pub fn summary(config: &Config) -> String {
     let _ = writeln!(text, "\nproviders");
     let width = config.providers.iter().map(|provider| provider.name.as_str().len()).max().unwrap_or(0);
     for provider in &config.providers {
-        let _ = writeln!(text, "  {:<width$}  {}; {}", provider.name.as_str(), provider.destination, limits(&provider.limits));
+        let rewrite = provider.rewrite.as_ref().map(|rewrite| format!("; {}", rewritten(rewrite))).unwrap_or_default();
+        let _ = writeln!(text, "  {:<width$}  {}; {}{rewrite}", provider.name.as_str(), provider.destination, limits(provider));
     }
 
     let _ = writeln!(text, "\nroutes, the first match wins");
@@ -126,7 +127,13 @@ pub fn summary_json(config: &Config) -> Value {
                 "rate": rate(&provider.limits.rate),
                 "quota": rate(&provider.limits.quota),
                 "concurrency": provider.limits.concurrency,
+                "by_default": {
+                    "rate": provider.is_by_default(|limits| limits.rate),
+                    "quota": provider.is_by_default(|limits| limits.quota),
+                    "concurrency": provider.is_by_default(|limits| limits.concurrency),
+                },
             },
+            "rewrite": provider.rewrite.as_deref().map(rewrite_json),
         })).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(|route| json!({
             "name": &*route.name,
@@ -141,6 +148,9 @@ pub fn summary_json(config: &Config) -> Value {
             "spill": route.spill,
             "in_doubt": match route.in_doubt { InDoubt::Retry => "retry", InDoubt::Hold => "hold" },
             "per_sending_domain": rate(&route.per_sending_domain),
+            "raw_only": route.raw_only,
+            "break_signatures": route.break_signatures,
+            "rewrite": route.rewrite.as_deref().map(rewrite_json),
         })).collect::<Vec<_>>(),
         "sending_domain_limits": {
             "domains": config.sending_domain_limits.domains.iter()
@@ -213,11 +223,34 @@ fn described(application: &Application) -> String {
     all.join("; ")
 }
 
-fn limits(limits: &LimitSettings) -> String {
-    let rates = [limits.rate, limits.quota].into_iter().flatten().map(|rate| rate.to_string());
-    let concurrency = limits.concurrency.map(|number| format!("{number} at a time"));
-    let all: Vec<String> = rates.chain(concurrency).collect();
+/// The limits; those that nobody has set are marked.
+fn limits(provider: &ProviderConfig) -> String {
+    let (limits, mark) = (&provider.limits, |is_default: bool| if is_default { " (default)" } else { "" });
+    let rate = limits.rate.map(|rate| format!("{rate}{}", mark(provider.is_by_default(|limits| limits.rate))));
+    let quota = limits.quota.map(|rate| format!("{rate}{}", mark(provider.is_by_default(|limits| limits.quota))));
+    let concurrency =
+        limits.concurrency.map(|number| format!("{number} at a time{}", mark(provider.is_by_default(|limits| limits.concurrency))));
+    let all: Vec<String> = [rate, quota, concurrency].into_iter().flatten().collect();
     if all.is_empty() { "no limits set".to_owned() } else { format!("at most {}", all.join(", ")) }
+}
+
+/// In whose name mail goes.
+fn rewritten(rewrite: &Rewrite) -> String {
+    let from = rewrite.from.as_ref().map(|from| format!("From becomes {from}"));
+    let envelope = rewrite.envelope.as_ref().map(|envelope| format!("the envelope sender becomes {envelope}"));
+    let mut text = from.into_iter().chain(envelope).collect::<Vec<_>>().join(", ");
+    if !rewrite.except.is_empty() {
+        let _ = write!(text, ", except for {}", list(&rewrite.except));
+    }
+    text
+}
+
+fn rewrite_json(rewrite: &Rewrite) -> Value {
+    json!({
+        "from": rewrite.from.as_ref().map(ToString::to_string),
+        "envelope": rewrite.envelope.as_ref().map(ToString::to_string),
+        "except": rewrite.except.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
 }
 
 fn conditions(when: &When) -> String {
@@ -252,6 +285,15 @@ fn path(route: &Route) -> String {
     });
     if let Some(rate) = route.per_sending_domain {
         let _ = write!(text, "; {rate} for each sending domain");
+    }
+    if route.raw_only {
+        text.push_str("; only as it is");
+    }
+    if route.break_signatures {
+        text.push_str("; signatures may break");
+    }
+    if let Some(rewrite) = &route.rewrite {
+        let _ = write!(text, "; {}", rewritten(rewrite));
     }
     text
 }

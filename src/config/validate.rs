@@ -5,6 +5,7 @@ mod applications;
 mod certificates;
 mod listeners;
 mod providers;
+mod rewrite;
 mod routes;
 
 use std::ops::Range;
@@ -66,6 +67,7 @@ pub(super) fn validate(file: &File, document: &Document<'_>, secrets: Secrets, f
         queue: checker.queue(&file.queue),
         failover: checker.failover(&file.failover),
         log: Log { format: file.log.format, level: file.log.level },
+        raw_only: checker.raw_only(&file.routes),
         source: None,
     }
 }

@@ -20,10 +20,13 @@ impl Checker<'_, '_> {
             let Some(settings) = &provider.settings else { continue };
             let walk = settings.iter();
             let [(kind, key, only)] = walk.as_slice() else { continue };
+            let rewrite = only.rewrite().and_then(|written| self.rewrite(&setting!["provider", *kind, *key, "rewrite"], written));
             let config = ProviderConfig {
                 name: ProviderName::new(kind, key),
                 destination: only.destination(),
                 limits: only.limits().or(&only.default_limits()),
+                own_limits: only.limits().clone(),
+                rewrite,
                 settings: settings.clone(),
                 places: self.places(provider),
             };

@@ -15,7 +15,7 @@ use crate::config::explain::{all_of, nearest};
 use crate::config::file;
 use crate::config::problem::Problem;
 use crate::config::reader::{Provider, first_use, provider_path};
-use crate::config::settings::{InDoubt, Route, When};
+use crate::config::settings::{Route, When};
 
 impl Checker<'_, '_> {
     pub(super) fn routes(&mut self, routes: &[Option<file::Route>], providers: &[Provider]) -> Vec<Route> {
@@ -41,6 +41,8 @@ impl Checker<'_, '_> {
                 catch_all = Some((index, route.name.clone()));
             }
             self.candidates(index, route, &known);
+            self.signatures(index, route);
+            let rewrite = route.rewrite.as_ref().and_then(|written| self.rewrite(&setting!["route", index, "rewrite"], written));
             checked.push(Route {
                 name: route.name.as_str().into(),
                 when: when.unwrap_or_default(),
@@ -48,6 +50,9 @@ impl Checker<'_, '_> {
                 spill: route.spill,
                 in_doubt: route.in_doubt,
                 per_sending_domain: route.limits.per_sending_domain,
+                raw_only: route.raw_only,
+                break_signatures: route.break_signatures,
+                rewrite,
             });
         }
         self.route_names(routes);
@@ -60,14 +65,7 @@ impl Checker<'_, '_> {
         match known {
             // Reported where providers are checked.
             [] => Vec::new(),
-            [only] => vec![Route {
-                name: "default".into(),
-                when: When::default(),
-                providers: vec![ProviderName::from(only.as_str())],
-                spill: false,
-                in_doubt: InDoubt::Retry,
-                per_sending_domain: None,
-            }],
+            [only] => vec![Route { name: "default".into(), providers: vec![ProviderName::from(only.as_str())], ..Route::default() }],
             several => {
                 let list: Vec<String> = several.iter().map(|name| format!("\"{name}\"")).collect();
                 self.push(
@@ -113,6 +111,25 @@ impl Checker<'_, '_> {
                     .at(span, "the same provider again")
                     .also(also, "first named here")
                     .help("remove one: a provider that just failed is not asked again at once"),
+            );
+        }
+    }
+
+    /// Where routes say that they are `raw_only`; what that needs is known when providers are connected.
+    pub(super) fn raw_only(&self, routes: &[Option<file::Route>]) -> Vec<(Arc<str>, Range<usize>)> {
+        let stated = routes.iter().enumerate().filter_map(|(index, route)| Some((index, route.as_ref().filter(|route| route.raw_only)?)));
+        stated.map(|(index, route)| (route.name.as_str().into(), self.value(&setting!["route", index, "raw_only"]))).collect()
+    }
+
+    fn signatures(&mut self, index: usize, route: &file::Route) {
+        if route.raw_only && route.break_signatures {
+            let (span, also) =
+                (self.value(&setting!["route", index, "break_signatures"]), self.value(&setting!["route", index, "raw_only"]));
+            self.push(
+                Problem::error(format!("the route `{}` keeps signatures and lets them be broken", route.name))
+                    .at(span, "lets providers have signed mail that break the signature")
+                    .also(also, "passes those providers over")
+                    .help("remove one of the two"),
             );
         }
     }

@@ -4,6 +4,7 @@ mod check;
 mod descriptors;
 mod explain;
 mod password;
+mod providers;
 mod send;
 mod serve;
 
@@ -62,6 +63,9 @@ enum Command {
     },
     /// Explain what would become of a message: what the door says and why, and the way it takes.
     Explain(explain::Options),
+    /// List the providers of a config, or ask each whether it would take mail now.
+    #[command(subcommand)]
+    Providers(providers::Command),
     /// Make the hash of a password, for `password` of an [app.NAME] table.
     Password(password::Options),
     /// Show the gateway at work, on loopback, without any account.
@@ -101,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Serve(config) => runtime.block_on(serve::run(&config.config)),
         Command::Check { config, json } => check::run(&config.config, json),
         Command::Explain(options) => explain::run(&options),
+        Command::Providers(command) => runtime.block_on(providers::run(&command)),
         Command::Password(options) => password::run(&options),
         Command::Demo(options) if runtime.block_on(crate::demo::run(&options)) => Exit::Ok,
         Command::Demo(_) => Exit::Unavailable,

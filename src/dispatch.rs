@@ -8,10 +8,13 @@
 mod accounts;
 pub mod breaker;
 mod concurrency;
+mod doubt;
 mod failover;
 mod intent;
 mod observe;
 pub mod rate;
+mod rewrite;
+mod suitable;
 mod transport;
 
 use std::collections::HashMap;
@@ -28,7 +31,7 @@ use tracing::{error, warn};
 pub use breaker::{Circuit, CircuitState};
 pub use transport::{Guarded, Refusal, Transport, Try};
 
-use crate::config::Failover;
+use crate::config::{Failover, Rewrite};
 use crate::queue::{Lease, Queue};
 use crate::route::Router;
 use crate::spool::Spool;
@@ -47,6 +50,8 @@ pub struct Endpoint {
     pub limits: ProviderLimits,
     /// Handovers at the same time.
     pub concurrency: usize,
+    /// In whose name mail is handed over to it.
+    pub rewrite: Option<Arc<Rewrite>>,
 }
 
 /// Everything that an attempt needs.

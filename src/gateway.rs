@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_providers::contract::{Connected, ProviderName};
+use postrider_providers::contract::{Connected, ContentForm, ProviderName};
 use postrider_providers::http::ContextError;
 use postrider_providers::registry::Context;
 use tokio::task::JoinSet;
@@ -116,15 +116,12 @@ impl<S: Spool> Gateway<S> {
 
         let mut endpoints = Vec::new();
         for connected in connected {
-            let limits = config
-                .providers
-                .iter()
-                .find(|provider| provider.name == connected.name)
-                .map(|provider| provider.limits.clone())
-                .unwrap_or_default();
+            let configured = config.providers.iter().find(|provider| provider.name == connected.name);
+            let limits = configured.map(|provider| provider.limits.clone()).unwrap_or_default();
+            let rewrite = configured.and_then(|provider| provider.rewrite.clone());
             let concurrency = limits.concurrency.map_or(connected.default_concurrency, |concurrency| concurrency as usize);
             let limits = ProviderLimits::restore(&connected.name, &limits, &queue).await?;
-            endpoints.push(Endpoint { connected, limits, concurrency });
+            endpoints.push(Endpoint { connected, limits, concurrency, rewrite });
         }
         let sender_limits = SenderLimits::new(&config.applications, &config.sending_domain_limits);
         let dispatcher = Arc::new(Dispatcher::new(queue.clone(), Arc::clone(&router), endpoints, &config.failover, sender_limits));
@@ -237,6 +234,19 @@ pub fn cautions(config: &Config, connected: &[Connected]) -> Vec<String> {
     let takes_notifications =
         |name: &ProviderName| connected.iter().any(|other| other.name == *name && other.provider.capabilities().null_sender);
     let mut cautions = Vec::new();
+    for route in config.routes.iter().filter(|route| route.raw_only) {
+        let takes_fields = |name: &&ProviderName| {
+            connected.iter().any(|other| other.name == **name && other.provider.capabilities().content == ContentForm::Fields)
+        };
+        let skipped: Vec<&str> = route.providers.iter().filter(takes_fields).map(ProviderName::as_str).collect();
+        if !skipped.is_empty() {
+            cautions.push(format!(
+                "route \"{}\" is raw_only and never asks {}, which cannot take messages as they are; name only others there",
+                route.name,
+                skipped.join(", ")
+            ));
+        }
+    }
     for route in config.routes.iter().filter(|route| may_carry_notifications(&route.when)) {
         if !route.providers.iter().any(takes_notifications) {
             cautions.push(format!(

@@ -59,7 +59,7 @@ impl Router {
     /// What the candidates of a route can carry now.
     #[must_use]
     pub fn carriage(&self, route: &Route) -> Carriage {
-        self.carriers.of(&route.providers)
+        self.carriers.of(route)
     }
 
     /// What one provider can carry now; `None` if nobody has given it to this router.

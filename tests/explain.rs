@@ -204,7 +204,7 @@ fn json_has_the_same_for_machines() {
             "max_message_size": 41_943_040,
             "max_recipients": 1000,
         },
-        "message": { "from": "a@x.example", "size": null, "smtputf8": false },
+        "message": { "from": "a@x.example", "size": null, "smtputf8": false, "signature": null },
         "recipients": [{
             "to": "b@y.example",
             "accepted": true,
@@ -216,6 +216,7 @@ fn json_has_the_same_for_machines() {
             "route": {
                 "name": "lab",
                 "spill": true,
+                "raw_only": false,
                 "in_doubt": "retry",
                 "candidates": [
                     {
@@ -224,7 +225,11 @@ fn json_has_the_same_for_machines() {
                         "max_message_size": 30_000_000,
                         "smtputf8": false,
                         "null_sender": false,
+                        "raw": true,
+                        "max_recipients": null,
                         "obstacle": null,
+                        "calls": 1,
+                        "rewrite": null,
                         "limits": { "rate": null, "quota": "50000 recipients/day", "concurrency": null },
                     },
                     {
@@ -233,7 +238,11 @@ fn json_has_the_same_for_machines() {
                         "max_message_size": null,
                         "smtputf8": true,
                         "null_sender": true,
+                        "raw": true,
+                        "max_recipients": 100,
                         "obstacle": null,
+                        "calls": 1,
+                        "rewrite": null,
                         "limits": { "rate": "30/min", "quota": null, "concurrency": 3 },
                     },
                 ],
@@ -444,4 +453,82 @@ fn a_name_of_the_password_file_is_an_application_and_any_other_is_a_mistake() {
     assert!(code == 0 && out.contains("application scanner, by its credential"), "{out}{err}");
     let (code, _, err) = explain(&path, &[&message[..], &["scaner"]].concat());
     assert!(code == 64 && err.contains("--app scaner: this config has none, and its password file has no such name"), "{code} {err}");
+}
+
+/// SendGrid before a smart host, another name for each, and routes that differ in what may become of signatures.
+const FIELDS: &str = r#"
+[[listener]]
+bind = "127.0.0.1:2525"
+
+[provider.sendgrid.main]
+api_key = "hush"
+rewrite = { from = "news@sg.example" }
+[provider.smarthost.office]
+host = "mail.corp.example"
+
+[[route]]
+name = "legal"
+when = { sender_domain = "legal.example" }
+providers = ["sendgrid.main", "smarthost.office"]
+raw_only = true
+
+[[route]]
+name = "careless"
+when = { sender_domain = "careless.example" }
+providers = ["sendgrid.main"]
+break_signatures = true
+
+[[route]]
+name = "fields"
+when = { sender_domain = "fields.example" }
+providers = ["sendgrid.main"]
+
+[[route]]
+name = "rest"
+providers = ["sendgrid.main", "smarthost.office"]
+rewrite = { from = "noreply@corp.example", envelope = "bounces@corp.example", except = ["@kept.example"] }
+"#;
+
+#[test]
+fn each_candidate_is_told_with_what_it_cannot_carry_and_in_whose_name_it_gets_mail() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("postrider.toml");
+    std::fs::write(&path, FIELDS).unwrap();
+    for (arguments, expected) in [
+        (
+            &["--from", "a@legal.example"][..],
+            &["1. sendgrid.main     CANNOT: takes fields, and the route is raw_only", "2. smarthost.office  can carry it;"][..],
+        ),
+        (
+            &["--from", "a@x.example", "--signed", "smime"],
+            &[
+                "signed with S/MIME",
+                "1. sendgrid.main     CANNOT: would break the signature (S/MIME); From becomes news@sg.example (provider.sendgrid.main.rewrite)",
+            ],
+        ),
+        (
+            &["--from", "a@x.example"],
+            &[
+                "2. smarthost.office  can carry it; From becomes noreply@corp.example (route.rewrite); envelope sender becomes bounces@corp.example (route.rewrite)",
+            ],
+        ),
+        (&["--from", "a@kept.example"], &["2. smarthost.office  can carry it; smtp://mail.corp.example:25"]),
+        (&["--from", "a@careless.example", "--signed", "dkim"], &["1. sendgrid.main  can carry it;"]),
+        (
+            &["--from", "a@fields.example", "--signed", "pgp"],
+            &["REFUSED: no provider of its route would keep the signature", "554 5.6.2 <b@y.example>: the message is signed with PGP/MIME"],
+        ),
+    ] {
+        let (code, out, _) = explain(&path, &[&["--to", "b@y.example"], arguments].concat());
+        assert_eq!(code == 0, !out.contains("REFUSED"), "{out}");
+        for expected in expected {
+            assert!(out.contains(expected), "{expected:?} is not in\n{out}");
+        }
+    }
+    let many: Vec<String> = (0..1001).map(|number| format!("r{number}@y.example")).collect();
+    let mut arguments = vec!["--from", "a@fields.example", "--json"];
+    arguments.extend(many.iter().flat_map(|to| ["--to", to.as_str()]));
+    let (_, out, _) = explain(&path, &arguments);
+    let said: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(said["recipients"][0]["route"]["candidates"][0]["calls"], 2, "of a thousand recipients at most");
 }

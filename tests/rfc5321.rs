@@ -19,14 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// Says everything to a relay that trusts the client; gives the replies, the greeting first, and what
 /// was taken.
 async fn say(input: impl AsRef<[u8]>) -> (Vec<String>, Vec<(Envelope, Bytes)>) {
-    let route = Route {
-        name: "all".into(),
-        when: When::default(),
-        providers: vec!["capture.all".into()],
-        spill: false,
-        in_doubt: Default::default(),
-        per_sending_domain: None,
-    };
+    let route = Route { name: "all".into(), when: When::default(), providers: vec!["capture.all".into()], ..Route::default() };
     let front_end = Arc::new(FrontEnd {
         settings: Settings { hostname: "relay.example".to_owned(), ..Settings::default() },
         access: Access::new(config::Access::default(), Vec::new()),

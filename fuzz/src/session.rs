@@ -129,14 +129,7 @@ fn front_end(door: u8, spool: MemorySpool) -> FrontEnd<MemorySpool> {
         max_recipients: 5,
         ..config::Access::default()
     };
-    let route = Route {
-        name: "all".into(),
-        when: When::default(),
-        providers: vec!["capture.all".into()],
-        spill: false,
-        in_doubt: Default::default(),
-        per_sending_domain: None,
-    };
+    let route = Route { name: "all".into(), when: When::default(), providers: vec!["capture.all".into()], ..Route::default() };
     let clock = Clock::following_tokio(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000));
     FrontEnd {
         settings: Settings { hostname: "relay.example".to_owned(), ..Settings::default() },

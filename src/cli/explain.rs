@@ -6,15 +6,16 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use postrider_providers::contract::{Address, Connected, Envelope, Origin, Recipient, ReversePath};
+use postrider_providers::mime::signature::Signature;
 use postrider_providers::registry::Context;
 use postrider_providers::settings::Size;
 
 use super::send::reverse_path;
 use super::{ConfigArgument, Exit, fail, print};
 use crate::access::{Access, Client, Standing, Submission};
-use crate::config::{Config, Listener, ListenerTls, PasswordFile, Route};
+use crate::config::{Config, Listener, ListenerTls, PasswordFile, ProviderConfig, Rewrite, Route};
 use crate::route::{Condition, Known, Needs, Router, obstacle};
-use crate::smtp::carriage::{admit, begin};
+use crate::smtp::carriage::{admit, begin, keep};
 use crate::smtp::reply::{self, Reply};
 use report::{Candidate, Explanation, Fate, Limit, Octets, Way};
 
@@ -44,6 +45,9 @@ pub(crate) struct Options {
     /// The size of the message, as in 30MiB.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     size: Option<u64>,
+    /// What the message is signed with: smime, pgp or dkim.
+    #[arg(long, value_name = "HOW", value_parser = signature)]
+    signed: Option<Signature>,
     /// Print JSON for machines.
     #[arg(long)]
     json: bool,
@@ -51,6 +55,15 @@ pub(crate) struct Options {
 
 fn size(text: &str) -> Result<u64, String> {
     text.parse().map(|Size(octets)| octets).map_err(|expected| format!("expected {expected}"))
+}
+
+fn signature(text: &str) -> Result<Signature, String> {
+    match text {
+        "smime" => Ok(Signature::Smime),
+        "pgp" => Ok(Signature::PgpMime),
+        "dkim" => Ok(Signature::Dkim),
+        _ => Err("expected smime, pgp or dkim".to_owned()),
+    }
 }
 
 pub(super) fn run(options: &Options) -> Exit {
@@ -138,8 +151,8 @@ fn explain<'c>(config: &'c Config, connected: &[Connected], listener: &'c Listen
     let envelope = Envelope { smtputf8: foreign, ..Envelope::new(options.from.clone(), recipients) };
     let door = Door { access: &access, router: &router, listener, client: &client, standing: &standing, origin: &origin };
     let recipients = options.to.iter().map(|to| {
-        let way = router.route(&envelope.reverse_path, to, &origin).map(|route| way(config, &router, route, &envelope, options.size));
-        let (reply, why) = match door.refusal(&envelope, options.size, to) {
+        let way = router.route(&envelope.reverse_path, to, &origin).map(|route| way(config, &router, route, &envelope, &origin, options));
+        let (reply, why) = match door.refusal(&envelope, options, to) {
             None => (reply::RECIPIENT_OK, None),
             Some((reply, why)) => (reply, Some(why)),
         };
@@ -150,7 +163,16 @@ fn explain<'c>(config: &'c Config, connected: &[Connected], listener: &'c Listen
         Fate { to: to.clone(), reply: reply.to_string(), why, passed_over, way, limits }
     });
     let recipients = recipients.collect();
-    Explanation { listener, from: options.from.clone(), size: options.size, smtputf8: foreign, recipients, client, standing }
+    Explanation {
+        listener,
+        from: options.from.clone(),
+        size: options.size,
+        signature: options.signed,
+        smtputf8: foreign,
+        recipients,
+        client,
+        standing,
+    }
 }
 
 /// What a session knows when it decides.
@@ -165,9 +187,14 @@ struct Door<'a> {
 
 impl Door<'_> {
     /// The first refusal, in the order of a session, with its reason.
-    fn refusal(&self, envelope: &Envelope, size: Option<u64>, to: &Address) -> Option<(Reply, String)> {
+    fn refusal(&self, envelope: &Envelope, options: &Options, to: &Address) -> Option<(Reply, String)> {
+        let size = options.size;
         let at_mail = || self.decide(envelope, None).and_then(|()| self.may_have_size(size)).and_then(|()| self.begin(envelope, size));
-        at_mail().and_then(|()| self.decide(envelope, Some(to))).and_then(|()| self.admit(envelope, size, to)).err()
+        at_mail()
+            .and_then(|()| self.decide(envelope, Some(to)))
+            .and_then(|()| self.admit(envelope, size, to))
+            .and_then(|()| self.keep(envelope, options, to))
+            .err()
     }
 
     fn decide(&self, envelope: &Envelope, to: Option<&Address>) -> Result<(), (Reply, String)> {
@@ -193,7 +220,7 @@ impl Door<'_> {
             return Ok(());
         }
         let known = Known { origin: self.origin, may_log_in: false, from: Some(&envelope.reverse_path), to: None };
-        let needs = Needs { size: size.unwrap_or(0), smtputf8: envelope.smtputf8, null_sender: false };
+        let needs = Needs { size: size.unwrap_or(0), smtputf8: envelope.smtputf8, ..Needs::default() };
         begin(self.router, &known, &needs)
             .map_err(|reply| (reply, "no route for this sender has a provider that can carry the message".to_owned()))
     }
@@ -205,20 +232,42 @@ impl Door<'_> {
             (reply, why.to_owned())
         })
     }
+
+    /// At the end of data, when the header has told that the message is signed.
+    fn keep(&self, envelope: &Envelope, options: &Options, to: &Address) -> Result<(), (Reply, String)> {
+        let Some(signature) = options.signed else { return Ok(()) };
+        let alone = Envelope { recipients: vec![to.clone().into()], ..envelope.clone() };
+        keep(self.router, self.origin, &alone, options.size.unwrap_or(0), signature)
+            .map_err(|reply| (reply, "no provider of its route would keep the signature".to_owned()))
+    }
 }
 
 /// The route with what its candidates make of the message.
-fn way<'c>(config: &'c Config, router: &Router, route: &Route, envelope: &Envelope, size: Option<u64>) -> Way<'c> {
-    let needs = Needs { size: size.unwrap_or(0), ..Needs::of(envelope) };
+fn way<'c>(config: &'c Config, router: &Router, route: &Route, envelope: &Envelope, origin: &Origin, options: &Options) -> Way<'c> {
+    let needs = Needs { size: options.size.unwrap_or(0), signature: options.signed, ..Needs::of(envelope) }.on(route);
+    let goes_along = |to: &&Address| router.route(&envelope.reverse_path, to, origin).is_some_and(|other| other.name == route.name);
+    let recipients = options.to.iter().filter(goes_along).count();
     let candidates = route.providers.iter().filter_map(|name| {
         let provider = config.providers.iter().find(|provider| provider.name == *name)?;
         let capabilities = router.capabilities(name)?;
-        Some(Candidate { provider, capabilities, obstacle: obstacle(&capabilities, &needs) })
+        let calls = recipients.div_ceil(capabilities.max_recipients.unwrap_or(usize::MAX).max(1));
+        let rewrite = rewrite(provider, route, &envelope.reverse_path);
+        Some(Candidate { provider, capabilities, obstacle: obstacle(&capabilities, &needs), calls, rewrite })
     });
     let candidates = candidates.collect();
     #[expect(clippy::expect_used, reason = "the router was made of these routes, whose names are unique")]
     let route = config.routes.iter().find(|known| known.name == route.name).expect("a route of the config");
     Way { route, candidates }
+}
+
+/// What is changed of mail of this sender. From is taken to be the same, because no message is here to look at.
+fn rewrite(provider: &ProviderConfig, route: &Route, from: &ReversePath) -> Option<(Rewrite, String)> {
+    let of_provider = provider.rewrite.as_ref().map(|rewrite| (rewrite, format!("provider.{}.rewrite", provider.name)));
+    let (rewrite, setting) = of_provider.or_else(|| Some((route.rewrite.as_ref()?, "route.rewrite".to_owned())))?;
+    let changes = |target: &&Address| from.address().is_some_and(|from| !rewrite.keeps(from, target));
+    let envelope = rewrite.envelope.as_ref().filter(changes).cloned();
+    let header = rewrite.from.as_ref().filter(|target| from.address().is_none() || changes(target)).cloned();
+    (header.is_some() || envelope.is_some()).then(|| (Rewrite { from: header, envelope, except: Vec::new() }, setting))
 }
 
 /// A condition as it stands in the config.

@@ -1,23 +1,22 @@
 //! Asks the candidates of a route in order, by the truth table of `contract::outcome`, and settles.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
-use postrider_providers::contract::{
-    Attempt, Capabilities, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex,
-};
+use postrider_providers::contract::{Attempt, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex, Report};
 use tokio::time::Instant;
 use tower::{Service as _, ServiceExt as _};
 use tracing::{error, info};
 
-use super::Dispatcher;
 use super::rate::KeyedLimits;
+use super::suitable::Examined;
 use super::transport::{Guarded, Ledger, Refusal, Try};
+use super::{Dispatcher, doubt, rewrite};
 use crate::config::{InDoubt, Route};
 use crate::queue::{Disposition, Lease, WaitReason};
-use crate::route::{Needs, Obstacle, obstacle};
 use crate::spool::{RecipientState, Spool, SpoolError};
 
 /// By then a provider must have answered. Longer than RFC 5321's time-outs of one transaction; a
@@ -41,7 +40,17 @@ struct Group {
     route: Arc<Route>,
     /// Whom to ask, in order. One, when an earlier handover is in doubt.
     candidates: Vec<ProviderName>,
+    /// The handover in doubt, which is repeated as it was.
+    in_doubt: Option<u64>,
     recipients: Vec<RecipientIndex>,
+}
+
+/// One message in the hands of dispatch.
+struct Delivery<'d, S: Spool> {
+    dispatcher: &'d Dispatcher<S>,
+    lease: &'d Arc<Lease<S>>,
+    examined: Examined<'d>,
+    grants: Arc<Mutex<Vec<WaitReason>>>,
 }
 
 /// What came of one group.
@@ -62,8 +71,10 @@ struct Fate {
 pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S>) {
     let (groups, unattempted) = group(dispatcher, &lease);
     let grants = Arc::new(Mutex::new(lease.grants().to_vec()));
+    let message = Arc::clone(lease.message());
     let lease = Arc::new(lease);
-    let results = join_all(groups.iter().map(|group| ask(dispatcher, &lease, group, &grants))).await;
+    let delivery = Delivery { dispatcher, lease: &lease, examined: Examined::new(&message), grants: Arc::clone(&grants) };
+    let results = join_all(groups.iter().map(|group| ask(&delivery, group))).await;
 
     #[expect(clippy::expect_used, reason = "the clones went with the tries, and each try has ended")]
     let mut lease = Arc::into_inner(lease).expect("no try is under way");
@@ -99,7 +110,8 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
 fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>, Vec<(RecipientIndex, Disposition)>) {
     let (message, stored) = (lease.message(), lease.stored());
     let (mut groups, mut unattempted): (Vec<Group>, _) = (Vec::new(), Vec::new());
-    for (position, (recipient, state)) in (0u32..).zip(message.envelope.recipients.iter().zip(&stored.recipients)) {
+    let states = stored.recipients.iter().zip(&stored.handovers);
+    for (position, (recipient, (state, handover))) in (0u32..).zip(message.envelope.recipients.iter().zip(states)) {
         let index = RecipientIndex(position);
         if !state.is_open() {
             continue;
@@ -112,18 +124,14 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
             unattempted.push((index, Disposition::Deferred(diagnostic)));
             continue;
         };
-        let candidates = match state {
-            // A handover that was cut off, as by a crash: the route's answer to doubt holds here, too.
-            RecipientState::InDoubt(provider) if route.in_doubt == InDoubt::Hold => {
-                unattempted.push((index, in_doubt(provider, Diagnostic::local("the handover was cut off"), route)));
-                continue;
-            }
-            RecipientState::InDoubt(provider) => vec![provider.clone()],
-            _ => route.providers.clone(),
+        let (candidates, in_doubt) = match state {
+            RecipientState::InDoubt(provider) => (vec![provider.clone()], *handover),
+            _ => (route.providers.clone(), None),
         };
-        match groups.iter_mut().find(|group| Arc::ptr_eq(&group.route, route) && group.candidates == candidates) {
+        let is_in = |group: &&mut Group| Arc::ptr_eq(&group.route, route) && (&group.candidates, group.in_doubt) == (&candidates, in_doubt);
+        match groups.iter_mut().find(is_in) {
             Some(group) => group.recipients.push(index),
-            None => groups.push(Group { route: Arc::clone(route), candidates, recipients: vec![index] }),
+            None => groups.push(Group { route: Arc::clone(route), candidates, in_doubt, recipients: vec![index] }),
         }
     }
     (groups, unattempted)
@@ -131,11 +139,15 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
 
 /// Asks the candidates of one group, as far as the limits on the sender let it go, until every recipient
 /// has a verdict or none is left to ask.
-async fn ask<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Arc<Lease<S>>, group: &Group, grants: &Arc<Mutex<Vec<WaitReason>>>) -> Fate {
+async fn ask<S: Spool>(delivery: &Delivery<'_, S>, group: &Group) -> Fate {
+    let Delivery { dispatcher, lease, .. } = delivery;
     let message = lease.message();
     let limits = sender_limits(dispatcher, message, &group.route);
     let piece = limits.iter().filter_map(|(limits, key)| limits.piece(key)).min_by_key(|piece| piece.recipients);
     let most = piece.map_or(usize::MAX, |piece| piece.recipients);
+    if let Some(held) = held(delivery, group, most) {
+        return held;
+    }
     let mut in_turn = group.recipients.clone();
     if in_turn.len() > most {
         // Each attempt begins with others: those who are put off again and again must not keep the rest
@@ -144,13 +156,36 @@ async fn ask<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Arc<Lease<S>>, group:
         in_turn.rotate_left(attempts.wrapping_mul(most) % group.recipients.len());
     }
     let (now, later) = in_turn.split_at(most.min(in_turn.len()));
-    let mut result = ask_now(dispatcher, lease, group, now, &limits, grants).await;
+    let mut result = ask_now(delivery, group, now, &limits).await;
     if let Some(piece) = piece {
         let until = dispatcher.queue.clock().now() + piece.again_after;
         let why = Diagnostic::local(format!("a limit of its sender lets {} recipients go at once", piece.recipients));
         result.dispositions.extend(later.iter().map(|&index| (index, Disposition::Waiting(until, why.clone()))));
     }
     result
+}
+
+/// The end of a handover in doubt that waits for a person: its route holds, and its provider would not
+/// recognise it, or not all of it can be repeated in one call now.
+fn held<S: Spool>(delivery: &Delivery<'_, S>, group: &Group, most: usize) -> Option<Fate> {
+    let Delivery { dispatcher, lease, .. } = delivery;
+    let state = group.recipients.first().and_then(|index| lease.stored().recipients.get(index.0 as usize));
+    let Some(RecipientState::InDoubt(provider)) = state.filter(|_| group.route.in_doubt == InDoubt::Hold) else { return None };
+    let is_recognised = dispatcher.transports.get(provider).is_some_and(|guarded| {
+        group.in_doubt.is_some()
+            && group.recipients.len() <= most.min(guarded.max_recipients())
+            && doubt::is_recognised(&guarded.capabilities(), lease.message().received, dispatcher.queue.clock().now())
+    });
+    if is_recognised {
+        return None;
+    }
+    let recognises = |guarded: &Guarded| guarded.capabilities().idempotency.is_some();
+    let why = match dispatcher.transports.get(provider).is_some_and(recognises) {
+        true => "the handover is in doubt, and the provider would not recognise it any more",
+        false => "the handover was cut off",
+    };
+    let hold = || doubt::disposition(provider, Diagnostic::local(why), &group.route, false);
+    Some(Fate { dispositions: group.recipients.iter().map(|&index| (index, hold())).collect(), ..Fate::default() })
 }
 
 /// The limits on whoever sends this message by this route, each with the message's key.
@@ -163,18 +198,17 @@ fn sender_limits<'a, S: Spool>(dispatcher: &'a Dispatcher<S>, message: &'a Messa
 
 /// Asks for those who may go now.
 async fn ask_now<S: Spool>(
-    dispatcher: &Dispatcher<S>,
-    lease: &Arc<Lease<S>>,
+    delivery: &Delivery<'_, S>,
     group: &Group,
     recipients: &[RecipientIndex],
     limits: &[(&KeyedLimits, &str)],
-    grants: &Arc<Mutex<Vec<WaitReason>>>,
 ) -> Fate {
-    let message = lease.message();
+    let Delivery { dispatcher, lease, examined, grants } = delivery;
     let mut open = Open::new(recipients);
     let mut result = Fate::default();
+    let mut passed_over = Vec::new();
     for (limit, key) in limits {
-        let part = format!("by {} through {:?}", group.route.name, group.candidates);
+        let part = format!("by {} through {:?}, repeating {:?}", group.route.name, group.candidates, group.in_doubt);
         let taken = limit.take(key, recipients.len(), &part, &mut grants.lock());
         if let Err((reason, until)) = taken {
             open.note_wait(reason, until);
@@ -189,13 +223,23 @@ async fn ask_now<S: Spool>(
             open.note(Failure::Unavailable(Diagnostic::local(format!("the provider {name} is no longer configured"))));
             continue;
         };
-        if let Err(unsuitable) = can_carry(&guarded.capabilities(), message) {
-            open.note(Failure::Unsuitable(unsuitable));
+        // Who may have the message already could carry it.
+        if group.in_doubt.is_none()
+            && let Err(failure) = examined.can_be_carried(&guarded.capabilities(), &group.route).await
+        {
+            passed_over.push((name, failure.diagnostic().clone()));
+            open.note(failure);
             continue;
         }
-        let may_go_on = ask_one(name, guarded, lease, grants, group, &mut open, &mut result).await;
-        if !may_go_on {
+        if !ask_one(delivery, name, guarded, group, &mut open, &mut result).await {
             break;
+        }
+    }
+    // A message that only waits comes here again.
+    if result.asked || open.wait.is_none() {
+        for (provider, reason) in passed_over {
+            let (id, route) = (lease.message().id, &group.route.name);
+            info!(message_id = %id, %provider, %route, %reason, "the provider cannot carry this message");
         }
     }
     open.end(result, dispatcher)
@@ -204,26 +248,40 @@ async fn ask_now<S: Spool>(
 /// Asks one candidate for everybody still open, in calls as large as it takes. Says whether the next
 /// candidate may be asked for those who are open then.
 async fn ask_one<S: Spool>(
+    delivery: &Delivery<'_, S>,
     name: &ProviderName,
     guarded: &Guarded,
-    lease: &Arc<Lease<S>>,
-    grants: &Arc<Mutex<Vec<WaitReason>>>,
     group: &Group,
     open: &mut Open,
     result: &mut Fate,
 ) -> bool {
-    let per_call = guarded.max_recipients().max(1);
-    let mut may_go_on = true;
-    let asked_for = std::mem::take(&mut open.recipients);
+    let Delivery { dispatcher, lease, grants, .. } = delivery;
+    let (per_call, mut may_go_on) = (guarded.max_recipients().max(1), true);
+    let in_name = match rewrite::apply(lease.message(), guarded.rewrite.as_deref().or(group.route.rewrite.as_deref())).await {
+        Ok(rewritten) => rewritten,
+        Err(failure) => {
+            open.note(failure);
+            return true;
+        }
+    };
+    let message = &in_name.message;
+    let mut asked = false;
+    let mut lost = BTreeSet::new();
+    let mut asked_for = std::mem::take(&mut open.recipients);
+    // Always in this order, so that a call for the same recipients is the same call.
+    asked_for.sort_unstable();
+    let calls = asked_for.len().div_ceil(per_call);
+    // What is repeated in other calls than before is not recognised.
+    let is_as_before = group.in_doubt.is_none() || (calls == 1 && asked_for.len() == group.recipients.len());
+    let recognised = || is_as_before && doubt::is_recognised(&guarded.capabilities(), message.received, dispatcher.queue.clock().now());
     for part in asked_for.chunks(per_call) {
-        let recipients: Arc<[RecipientIndex]> = part.into();
         let attempt = Attempt {
-            message: Arc::clone(lease.message()),
-            recipients: Arc::clone(&recipients),
+            message: Arc::clone(message),
+            recipients: part.into(),
             number: lease.stored().attempts + 1,
             deadline: Instant::now() + DEADLINE,
         };
-        let request = Try { attempt, grants: Arc::clone(grants), ledger: Arc::clone(lease) as Arc<dyn Ledger> };
+        let request = Try { attempt, grants: Arc::clone(grants), ledger: Arc::<Lease<S>>::clone(lease) };
         // A clone of its own: a service belongs to one caller at a time.
         let mut transport = guarded.transport.clone();
         let answer = match transport.ready().await {
@@ -236,7 +294,7 @@ async fn ask_one<S: Spool>(
                 open.recipients.extend_from_slice(part);
                 match refusal {
                     Refusal::Failed(failure) => {
-                        result.asked = true;
+                        asked = true;
                         may_go_on &= failure.may_fail_over(group.route.spill);
                         open.note(failure);
                     }
@@ -253,11 +311,9 @@ async fn ask_one<S: Spool>(
                 continue;
             }
             // The provider broke its promise to answer by the deadline; nobody knows what it did.
-            Err(_) => {
-                postrider_providers::contract::Report::uniform(part, &Outcome::InDoubt(Diagnostic::local("no answer by the deadline")))
-            }
+            Err(_) => Report::uniform(part, &Outcome::InDoubt(Diagnostic::local("no answer by the deadline"))),
         };
-        result.asked = true;
+        asked = true;
         let mut told = part.to_vec();
         for (index, outcome) in report.outcomes {
             let Some(position) = told.iter().position(|open| *open == index) else {
@@ -266,9 +322,12 @@ async fn ask_one<S: Spool>(
             };
             told.swap_remove(position);
             let disposition = match outcome {
-                Outcome::Relayed(receipt) => Disposition::Relayed(name.clone(), receipt),
+                Outcome::Relayed(receipt) => {
+                    lost.extend(receipt.lost.iter().cloned());
+                    Disposition::Relayed(name.clone(), receipt)
+                }
                 Outcome::Bounced(diagnostic) => Disposition::Bounced(diagnostic),
-                Outcome::InDoubt(diagnostic) => in_doubt(name, diagnostic, &group.route),
+                Outcome::InDoubt(diagnostic) => doubt::disposition(name, diagnostic, &group.route, recognised()),
                 Outcome::Deferred(diagnostic) => {
                     open.recipients.push(index);
                     open.last = Some(Failure::Unavailable(diagnostic));
@@ -280,30 +339,21 @@ async fn ask_one<S: Spool>(
         // Silence about a recipient is no proof that nothing was handed over.
         for index in told {
             let diagnostic = Diagnostic::local("the provider gave no verdict");
-            result.dispositions.push((index, in_doubt(name, diagnostic, &group.route)));
+            result.dispositions.push((index, doubt::disposition(name, diagnostic, &group.route, recognised())));
         }
     }
+    result.asked |= asked;
+    if asked {
+        in_name.tell(name);
+        if calls > 1 {
+            info!(message_id = %message.id, provider = %name, recipients = asked_for.len(), at_most = per_call, "split into {calls} calls");
+        }
+    }
+    if !lost.is_empty() {
+        let what = lost.into_iter().collect::<Vec<_>>().join("; ");
+        info!(message_id = %message.id, provider = %name, what, "not carried");
+    }
     may_go_on
-}
-
-fn in_doubt(provider: &ProviderName, diagnostic: Diagnostic, route: &Route) -> Disposition {
-    Disposition::InDoubt { provider: provider.clone(), diagnostic, hold: route.in_doubt == InDoubt::Hold }
-}
-
-/// Whether the provider can carry the message, as far as that is known without asking.
-fn can_carry(capabilities: &Capabilities, message: &Message) -> Result<(), Diagnostic> {
-    let needs = Needs { size: message.body.len(), ..Needs::of(&message.envelope) };
-    let (status, text) = match obstacle(capabilities, &needs) {
-        None => return Ok(()),
-        Some(Obstacle::Size { size, max }) => {
-            (EnhancedStatus(5, 3, 4), format!("the message has {size} octets, this provider takes {max}"))
-        }
-        Some(Obstacle::Smtputf8) => (EnhancedStatus(5, 6, 7), "this provider does not carry SMTPUTF8".to_owned()),
-        Some(Obstacle::NullSender | Obstacle::Combination) => {
-            (EnhancedStatus(5, 1, 7), "this provider takes no message with the null reverse-path".to_owned())
-        }
-    };
-    Err(Diagnostic { status: Some(status), ..Diagnostic::local(text) })
 }
 
 /// The recipients of a group that have no verdict yet, and why.

@@ -63,17 +63,17 @@ where
                     }
                 }
                 Err(Refusal::Failed(failure)) => {
-                    let (outcome, reason) = (failure.name(), failure.diagnostic());
+                    let (outcome, reason, advice) = (failure.name(), failure.diagnostic(), failure.diagnostic().advice);
                     match failure {
                         // Only a person can change these.
                         Failure::Unauthorized(_) | Failure::SenderRefused(_) => {
-                            error!(message_id = %id, %provider, attempt = number, outcome, %reason, elapsed_ms, "the provider refuses our credential or this sender");
+                            error!(message_id = %id, %provider, attempt = number, outcome, %reason, advice, elapsed_ms, "the provider refuses our credential or this sender");
                         }
                         Failure::Unavailable(_) => {
-                            warn!(message_id = %id, %provider, attempt = number, outcome, %reason, elapsed_ms, "the provider did not take the message");
+                            warn!(message_id = %id, %provider, attempt = number, outcome, %reason, advice, elapsed_ms, "the provider did not take the message");
                         }
                         Failure::Throttled { .. } | Failure::Unsuitable(_) | Failure::Rejected(_) => {
-                            info!(message_id = %id, %provider, attempt = number, outcome, %reason, elapsed_ms, "the provider did not take the message");
+                            info!(message_id = %id, %provider, attempt = number, outcome, %reason, advice, elapsed_ms, "the provider did not take the message");
                         }
                     }
                 }

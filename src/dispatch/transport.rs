@@ -17,7 +17,7 @@ use super::concurrency::ConcurrencyLayer;
 use super::intent::IntentLayer;
 use super::observe::ObserveLayer;
 use super::rate::{ProviderLimits, RateLayer};
-use crate::config::Failover;
+use crate::config::{Failover, Rewrite};
 use crate::queue::{Queue, WaitReason};
 use crate::spool::{Spool, SpoolError};
 
@@ -76,6 +76,8 @@ pub struct Guarded {
     connected: Connected,
     /// Its limits.
     pub(super) limits: Arc<ProviderLimits>,
+    /// In whose name mail is handed over to it; `None` leaves that to the route.
+    pub rewrite: Option<Arc<Rewrite>>,
     /// Its circuit.
     pub circuit: Circuit,
     /// The stack.
@@ -103,7 +105,7 @@ impl Guarded {
 
 /// Builds the stack around one provider, outermost guard first.
 pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Queue<S>) -> Guarded {
-    let Endpoint { connected, limits, concurrency } = endpoint;
+    let Endpoint { connected, limits, concurrency, rewrite } = endpoint;
     let name = connected.name.clone();
     let limits = Arc::new(limits);
     let circuit = Circuit::new(name.clone(), *failover);
@@ -120,7 +122,7 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
         // Innermost: only what really goes to the provider is recorded as begun.
         .layer(IntentLayer::new(name))
         .service(ProviderService(Arc::clone(&connected.provider)));
-    Guarded { connected, limits, circuit, transport: BoxCloneSyncService::new(transport) }
+    Guarded { connected, limits, rewrite, circuit, transport: BoxCloneSyncService::new(transport) }
 }
 
 /// The provider as a tower service.

@@ -107,8 +107,9 @@ impl<S: Spool> Lease<S> {
         let shared = Arc::clone(&self.queue.0);
         let ends = shared.clock.instant_of(self.message().received + shared.settings.retry.expire_after);
         if let Some(entry) = self.entry.take()
-            && let Err((entry, delay)) = shared.window.park(entry, reason, until, ends)
+            && let Err(refused) = shared.window.park(entry, reason, until, ends)
         {
+            let (entry, delay) = *refused;
             // Too many wait for this already; the store has room.
             let due = shared.clock.time_of(until).max(shared.clock.now() + delay);
             self.entry = Some(entry);

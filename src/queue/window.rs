@@ -217,7 +217,7 @@ impl Window {
     /// A reason may hold as much as is left free of what parking may take: the first one half of it,
     /// two a third each, and so on. However many reasons there are, something is left for the next
     /// one, and what is fetched from the store always finds room to move on.
-    pub(super) fn park(&self, mut entry: Entry, reason: WaitReason, until: Instant, ends: Instant) -> Result<(), (Entry, Duration)> {
+    pub(super) fn park(&self, mut entry: Entry, reason: WaitReason, until: Instant, ends: Instant) -> Result<(), Box<(Entry, Duration)>> {
         let mut state = self.state.lock();
         let State { parked, all_parked, looks_at, .. } = &mut *state;
         let held = parked.get(&reason).map_or_else(Amount::default, |parked| parked.amount);
@@ -226,7 +226,7 @@ impl Window {
         let more = entry.room.octets;
         if held.messages >= messages.saturating_sub(all_parked.messages) || held.octets + more > octets.saturating_sub(all_parked.octets) {
             let drains_in = parked.get(&reason).map_or(Duration::ZERO, Parked::drains_in);
-            return Err((entry, drains_in.clamp(SHORTEST_OVERFLOW, LONGEST_OVERFLOW)));
+            return Err(Box::new((entry, drains_in.clamp(SHORTEST_OVERFLOW, LONGEST_OVERFLOW))));
         }
         let parked = parked.entry(reason.clone()).or_insert_with(|| Parked::new(until));
         if entry.waited_for.as_ref() == Some(&reason) {

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use postrider_providers::contract::{Address, Capabilities, Connected, DynProvider, Envelope, ProviderName, ReversePath};
+use postrider_providers::contract::{Address, Capabilities, Connected, ContentForm, DynProvider, Envelope, ProviderName, ReversePath};
+use postrider_providers::mime::signature::Signature;
+
+use crate::config::Route;
 
 /// What a message needs of a provider.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,6 +18,10 @@ pub struct Needs {
     pub smtputf8: bool,
     /// Whether its reverse-path is null.
     pub null_sender: bool,
+    /// Whether its route passes over providers that take fields instead of the message.
+    pub raw_only: bool,
+    /// What is signed about it, and must not break; `None` also as long as that is not known.
+    pub signature: Option<Signature>,
 }
 
 /// Why a message cannot be carried.
@@ -31,6 +38,10 @@ pub enum Obstacle {
     Smtputf8,
     /// The null reverse-path is not taken.
     NullSender,
+    /// The route wants it to go as it is, and fields are taken instead.
+    RawOnly,
+    /// Its signature would break.
+    Signature(Signature),
     /// Each of its needs is met by one of several providers, and all of them by none.
     Combination,
 }
@@ -58,7 +69,28 @@ impl Needs {
     /// What the envelope alone tells.
     #[must_use]
     pub fn of(envelope: &Envelope) -> Self {
-        Self { size: 0, smtputf8: envelope.smtputf8, null_sender: envelope.reverse_path == ReversePath::Null }
+        Self { smtputf8: envelope.smtputf8, null_sender: envelope.reverse_path == ReversePath::Null, ..Self::default() }
+    }
+
+    /// The same on this route, which says what becomes of signatures.
+    #[must_use]
+    pub fn on(self, route: &Route) -> Self {
+        Self { raw_only: route.raw_only, signature: self.signature.filter(|_| !route.break_signatures), ..self }
+    }
+}
+
+impl Obstacle {
+    /// Its name for machines.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Size { .. } => "size",
+            Self::Smtputf8 => "smtputf8",
+            Self::NullSender => "null_sender",
+            Self::RawOnly => "raw_only",
+            Self::Signature(_) => "signature",
+            Self::Combination => "combination",
+        }
     }
 }
 
@@ -71,7 +103,13 @@ pub fn obstacle(capabilities: &Capabilities, needs: &Needs) -> Option<Obstacle> 
     if needs.smtputf8 && !capabilities.smtputf8 {
         return Some(Obstacle::Smtputf8);
     }
-    (needs.null_sender && !capabilities.null_sender).then_some(Obstacle::NullSender)
+    if needs.null_sender && !capabilities.null_sender {
+        return Some(Obstacle::NullSender);
+    }
+    if capabilities.content != ContentForm::Fields {
+        return None;
+    }
+    if needs.raw_only { Some(Obstacle::RawOnly) } else { needs.signature.map(Obstacle::Signature) }
 }
 
 impl Carriage {
@@ -102,6 +140,17 @@ impl Carriage {
         self.0.iter().any(|capabilities| capabilities.null_sender)
     }
 
+    /// Whether any of them takes 8-bit content (RFC 6152).
+    #[must_use]
+    pub fn eight_bit(&self) -> bool {
+        self.0.is_empty() || self.0.iter().any(|capabilities| capabilities.eight_bit)
+    }
+
+    /// Whether any of them takes messages as they are, and not fields.
+    fn keeps_messages(&self) -> bool {
+        self.0.iter().any(|capabilities| capabilities.content != ContentForm::Fields)
+    }
+
     /// Whether any of them can carry what needs this. With no provider at all, there is nothing to
     /// judge, and nothing is refused here.
     ///
@@ -115,7 +164,9 @@ impl Carriage {
             Some(max) => Err(Obstacle::Size { size: needs.size, max }),
             None if needs.smtputf8 && !self.smtputf8() => Err(Obstacle::Smtputf8),
             None if needs.null_sender && !self.null_sender() => Err(Obstacle::NullSender),
-            None => Err(Obstacle::Combination),
+            None if self.keeps_messages() => Err(Obstacle::Combination),
+            None if needs.raw_only => Err(Obstacle::RawOnly),
+            None => Err(needs.signature.map_or(Obstacle::Combination, Obstacle::Signature)),
         }
     }
 }
@@ -141,8 +192,10 @@ impl Carriers {
         self.0.get(name).map(|provider| provider.capabilities())
     }
 
-    pub(super) fn of(&self, names: &[ProviderName]) -> Carriage {
-        names.iter().map(|name| self.capabilities(name).unwrap_or(Capabilities::EVERYTHING)).collect()
+    /// What the candidates of a route can carry. Those that it passes over count for nothing.
+    pub(super) fn of(&self, route: &Route) -> Carriage {
+        let all = route.providers.iter().map(|name| self.capabilities(name).unwrap_or(Capabilities::EVERYTHING));
+        all.filter(|capabilities| !(route.raw_only && capabilities.content == ContentForm::Fields)).collect()
     }
 }
 
@@ -170,7 +223,7 @@ mod tests {
     }
 
     fn needs(size: u64, smtputf8: bool, null_sender: bool) -> Needs {
-        Needs { size, smtputf8, null_sender }
+        Needs { size, smtputf8, null_sender, ..Needs::default() }
     }
 
     #[test]
@@ -218,5 +271,26 @@ mod tests {
         ] {
             assert_eq!(carriage(of).check(&needs), expected, "{of:?} {needs:?}");
         }
+    }
+
+    #[test]
+    fn what_must_not_break_goes_to_those_alone_that_take_messages_as_they_are() {
+        let raw = Capabilities { null_sender: false, max_size: Some(SizeLimit::message(10)), ..Capabilities::EVERYTHING };
+        let fields = Capabilities { max_size: Some(SizeLimit::message(20)), ..Capabilities::FIELDS };
+        let signed = Needs { signature: Some(Signature::Smime), ..Needs::default() };
+        let raw_only = Needs { raw_only: true, ..Needs::default() };
+        for (of, needs, expected) in [
+            (&[raw, fields][..], signed, Ok(())),
+            (&[raw, fields], raw_only, Ok(())),
+            (&[fields], Needs::default(), Ok(())),
+            (&[fields], signed, Err(Obstacle::Signature(Signature::Smime))),
+            (&[fields], raw_only, Err(Obstacle::RawOnly)),
+            (&[fields], Needs { size: 21, ..signed }, Err(Obstacle::Size { size: 21, max: 20 })),
+            (&[raw, fields], Needs { size: 15, ..signed }, Err(Obstacle::Combination)),
+        ] {
+            assert_eq!(of.iter().copied().collect::<Carriage>().check(&needs), expected, "{needs:?}");
+        }
+        let breaks = Route { break_signatures: true, ..Route::default() };
+        assert_eq!((signed.on(&Route::default()), signed.on(&breaks)), (signed, Needs::default()));
     }
 }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use postrider_providers::contract::{Attempt, Delivery, Failure, Outcome, Probed, Provider, Receipt, Recipient, Report, SizeLimit};
 
 use super::*;
-use crate::config::{InDoubt, When};
+use crate::config::When;
 
 fn route(name: &str, when: When) -> Route {
     let providers = vec![name.into()];
-    Route { name: name.into(), when, providers, spill: false, in_doubt: InDoubt::Retry, per_sending_domain: None }
+    Route { name: name.into(), when, providers, ..Route::default() }
 }
 
 fn when(sender: &[&str], recipient: &[&str], null_sender: Option<bool>, applications: &[&str], clients: &[&str]) -> When {

@@ -1,14 +1,17 @@
 //! What the routes can carry, asked at EHLO, MAIL, RCPT and DATA: what no provider would take is refused
 //! here, with the reason, and does not bounce later.
 
+use std::sync::Arc;
+
 use postrider_providers::contract::{Address, Envelope, Origin};
+use postrider_providers::mime::signature::Signature;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::info;
 
 use super::command::MailCommand;
 use super::reply::{self, Reply};
 use super::session::Session;
-use crate::config::ListenerTls;
+use crate::config::{ListenerTls, Route};
 use crate::route::{Carriage, Known, Needs, Obstacle, Room, Router};
 use crate::spool::Spool;
 
@@ -32,7 +35,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
 
     /// Refuses what no route for this sender has a provider for.
     pub(super) fn can_begin(&self, mail: &MailCommand) -> Result<(), Reply> {
-        let needs = Needs { size: mail.size.unwrap_or(0), smtputf8: mail.smtputf8, null_sender: false };
+        let needs = Needs { size: mail.size.unwrap_or(0), smtputf8: mail.smtputf8, ..Needs::default() };
         begin(
             &self.front_end.router,
             &Known { origin: &self.origin(), may_log_in: false, from: Some(&mail.reverse_path), to: None },
@@ -77,6 +80,29 @@ pub fn admit(router: &Router, origin: &Origin, envelope: &Envelope, size: Option
     })
 }
 
+/// Refuses a signed message that no provider of some recipient's route would keep as it is.
+///
+/// # Errors
+/// What the client hears.
+pub fn keep(router: &Router, origin: &Origin, envelope: &Envelope, size: u64, signature: Signature) -> Result<(), Reply> {
+    let mut seen: Vec<&Arc<Route>> = Vec::new();
+    for recipient in &envelope.recipients {
+        let Some(route) = router.route(&envelope.reverse_path, &recipient.address, origin) else { continue };
+        if seen.iter().any(|known| Arc::ptr_eq(known, route)) {
+            continue;
+        }
+        seen.push(route);
+        let needs = Needs { size, signature: Some(signature), ..Needs::of(envelope) }.on(route);
+        let whose = format!("route \"{}\"", route.name);
+        router.carriage(route).check(&needs).map_err(|obstacle| {
+            // Those that would carry the rest of it break the signature.
+            let obstacle = if obstacle == Obstacle::Combination { Obstacle::Signature(signature) } else { obstacle };
+            refusal(&obstacle, &whose, Some(&recipient.address))
+        })?;
+    }
+    Ok(())
+}
+
 fn client(origin: &Origin) -> Option<impl tracing::Value> {
     origin.client.map(tracing::field::display)
 }
@@ -94,6 +120,17 @@ fn refusal(obstacle: &Obstacle, whose: &str, to: Option<&Address>) -> Reply {
             (code, (5, 6, 7), format!("no provider of {whose} carries SMTPUTF8"))
         }
         Obstacle::NullSender => (550, (5, 7, 1), format!("no provider of {whose} takes mail with the null reverse-path <>")),
+        Obstacle::RawOnly => (554, (5, 6, 2), format!("no provider of {whose} takes messages as they are")),
+        Obstacle::Signature(signature) => {
+            let name = signature.name();
+            (
+                554,
+                (5, 6, 2),
+                format!(
+                    "the message is signed with {name}, and every provider of {whose} would break that, which break_signatures = true allows"
+                ),
+            )
+        }
         Obstacle::Combination => {
             (554, (5, 3, 3), format!("no single provider of {whose} takes a message with this size, SMTPUTF8 and reverse-path together"))
         }

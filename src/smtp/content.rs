@@ -7,6 +7,7 @@
 
 use bytes::{Bytes, BytesMut};
 use postrider_providers::contract::Body;
+use postrider_providers::mime::signature::Signature;
 use tracing::warn;
 
 use super::carriage;
@@ -39,6 +40,9 @@ pub(super) struct Content<B> {
     /// What else stands in the way.
     refused: Option<Reply>,
 }
+
+/// Content that has arrived, all of it.
+pub(super) struct Ended<B>(Content<B>);
 
 /// Content that has arrived and may be taken.
 pub(super) struct Finished {
@@ -126,31 +130,15 @@ impl<B: BodySink> Content<B> {
         faults.into_iter().find_map(|(is_so, reply)| is_so.then_some(reply)).or_else(|| self.refused.clone())
     }
 
-    /// The content has ended.
-    ///
-    /// # Errors
-    /// The refusal.
-    pub async fn finish(mut self) -> Result<Finished, Reply> {
+    /// Nothing more comes: what was held back goes on.
+    pub async fn end(mut self) -> Ended<B> {
         if let Some(folder) = &mut self.folder {
             let rest = folder.finish();
             self.pass(rest).await;
         }
         let rest = self.filter.finish();
         self.store(rest).await;
-        if let Some(refusal) = self.refusal() {
-            return Err(refusal);
-        }
-        let oddities = [(self.bare_newlines > 0, Oddity::BareNewline), (self.folded() > 0, Oddity::LongLine)];
-        let oddities = oddities.into_iter().filter_map(|(met, oddity)| met.then_some(oddity)).chain(self.filter.added().iter().copied());
-        let oddities = oddities.collect();
-        let Some(sink) = self.sink else { return Err(reply::STORAGE_UNAVAILABLE) };
-        match sink.finish().await {
-            Ok(body) => Ok(Finished { octets: self.octets, body, oddities }),
-            Err(error) => {
-                warn!(%error, "a message body could not be stored");
-                Err(storage_reply(&error))
-            }
-        }
+        Ended(self)
     }
 
     /// Through the filter, which sees everything that is not beyond hope, so that its verdict does not
@@ -169,6 +157,40 @@ impl<B: BodySink> Content<B> {
 
     fn folded(&self) -> u64 {
         self.folder.as_ref().map_or(0, LineFolder::folded)
+    }
+}
+
+impl<B: BodySink> Ended<B> {
+    /// What is signed about it, and its octets with the fields of this host.
+    pub fn signature(&self) -> Option<(Signature, u64)> {
+        self.0.filter.signature().map(|signature| (signature, self.0.stored))
+    }
+
+    /// Refuses it for a reason of its own; the first one stands.
+    pub fn refuse(&mut self, reply: Reply) {
+        self.0.refuse(reply);
+    }
+
+    /// The content that has ended becomes the message's body.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn finish(self) -> Result<Finished, Reply> {
+        let content = self.0;
+        if let Some(refusal) = content.refusal() {
+            return Err(refusal);
+        }
+        let oddities = [(content.bare_newlines > 0, Oddity::BareNewline), (content.folded() > 0, Oddity::LongLine)];
+        let oddities = oddities.into_iter().filter_map(|(met, oddity)| met.then_some(oddity)).chain(content.filter.added().iter().copied());
+        let oddities = oddities.collect();
+        let Some(sink) = content.sink else { return Err(reply::STORAGE_UNAVAILABLE) };
+        match sink.finish().await {
+            Ok(body) => Ok(Finished { octets: content.octets, body, oddities }),
+            Err(error) => {
+                warn!(%error, "a message body could not be stored");
+                Err(storage_reply(&error))
+            }
+        }
     }
 }
 
@@ -204,7 +226,7 @@ mod tests {
             for piece in input.chunks(size) {
                 content.take(BytesMut::from(piece), bare).await;
             }
-            let finished = content.finish().await?;
+            let finished = content.end().await.finish().await?;
             let body = finished.body.bytes().await.unwrap();
             Ok((String::from_utf8(body.to_vec()).unwrap(), finished.oddities))
         })

@@ -9,6 +9,7 @@ use postrider_providers::contract::{Envelope, Message, MessageId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{info, warn};
 
+use super::carriage;
 use super::content::{Content, storage_reply};
 use super::decoder::Decoder;
 use super::header::MissingFields;
@@ -101,6 +102,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     pub(super) async fn accept(&mut self, incoming: Incoming<S::Sink>) -> Reply {
         let Incoming { id, received, greeting, envelope, content } = incoming;
         let front_end = Arc::clone(&self.front_end);
+        let mut content = content.end().await;
+        if let Some((signature, size)) = content.signature()
+            && let Err(refusal) = carriage::keep(&front_end.router, &self.origin(), &envelope, size, signature)
+        {
+            content.refuse(refusal);
+        }
         let finished = match content.finish().await {
             Ok(finished) => finished,
             Err(refusal) => {

@@ -49,7 +49,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         let own = self.standing.max_message_size;
         let size = carriage.max_message_size().map_or(own, |carried| carried.min(own));
         let mut offers = vec!["PIPELINING".to_owned(), format!("SIZE {size}")];
-        offers.extend(["8BITMIME", "ENHANCEDSTATUSCODES"].map(str::to_owned));
+        // Nothing on the way makes 7-bit content of it (RFC 6152 section 3).
+        offers.extend(carriage.eight_bit().then(|| "8BITMIME".to_owned()));
+        offers.push("ENHANCEDSTATUSCODES".to_owned());
         // Only if somebody can pass it on: such mail cannot be made ASCII on its way.
         offers.extend(carriage.smtputf8().then(|| "SMTPUTF8".to_owned()));
         offers.extend(["DSN", "CHUNKING", "HELP"].map(str::to_owned));

@@ -1,5 +1,5 @@
-//! The header of a message while it passes the door: hops are counted, Bcc fields are removed, Date and
-//! Message-ID are added if asked for.
+//! The header of a message while it passes the door: hops are counted, a signature is noticed, Bcc fields are
+//! removed, Date and Message-ID are added if asked for.
 //!
 //! Bcc would tell every recipient who else got the message (RFC 5322 section 3.6.3). Everything else
 //! passes unchanged, octet for octet; what is added comes behind the last field. A line of the header is
@@ -7,6 +7,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memchr;
+use postrider_providers::mime::signature::Signature;
 
 use super::census::Oddity;
 
@@ -15,6 +16,9 @@ pub const MAX_HEADER: usize = 256 * 1024;
 
 /// Within so many octets a line has its colon, or it is no field.
 const MAX_NAME: usize = 1000;
+
+/// So much is kept of the fields that tell whether the message is signed.
+const MAX_KEPT: usize = 16 * 1024;
 
 /// The field as which the line that begins a message in a mailbox file goes on; Postfix calls it so, too.
 const MAILBOX_LINE: &[u8] = b"X-Mailbox-Line: ";
@@ -41,6 +45,10 @@ pub struct HeaderFilter {
     removing: bool,
     ended: bool,
     hops: usize,
+    /// Whether the field at hand tells about signatures.
+    keeping: bool,
+    /// Those fields.
+    kept: Vec<u8>,
     has_date: bool,
     has_message_id: bool,
     /// What to add; taken when the header ends.
@@ -117,6 +125,11 @@ impl HeaderFilter {
         &self.added
     }
 
+    /// What is signed about the message, as far as its header has passed.
+    pub fn signature(&self) -> Option<Signature> {
+        Signature::of(&self.kept)
+    }
+
     /// The Received fields met: one for each hop so far (RFC 5321 section 6.3).
     pub fn hops(&self) -> usize {
         self.hops
@@ -142,6 +155,7 @@ impl HeaderFilter {
                 return;
             };
             self.removing = is(name, "bcc") || is(name, "resent-bcc");
+            self.keeping = is(name, "content-type") || is(name, "dkim-signature");
             self.hops += usize::from(is(name, "received"));
             self.has_date |= is(name, "date");
             self.has_message_id |= is(name, "message-id");
@@ -152,6 +166,10 @@ impl HeaderFilter {
     /// Part of a field.
     fn field(&mut self, part: BytesMut, out: &mut BytesMut) {
         self.seen += part.len();
+        if self.keeping {
+            let room = MAX_KEPT.saturating_sub(self.kept.len());
+            self.kept.extend_from_slice(&part[..part.len().min(room)]);
+        }
         if !self.removing {
             out.unsplit(part);
         }
@@ -307,6 +325,26 @@ mod tests {
         ] {
             for size in [1, 2, 5, 1000] {
                 assert_eq!(completed(input.as_bytes(), size), (output.to_owned(), added.to_vec()), "{input:?} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_signature_is_noticed_however_the_header_is_cut() {
+        let signed = "Subject: s\r\nContent-Type: multipart/signed;\r\n protocol=\"application/pgp-signature\"\r\nX: y\r\n\r\n";
+        for (input, expected) in [
+            (signed, Some(Signature::PgpMime)),
+            ("DKIM-Signature: v=1;\r\n a=b\r\nContent-Type: text/plain\r\n\r\n", Some(Signature::Dkim)),
+            ("Content-Type: text/plain\r\nX-Type: x\r\n\r\nContent-Type: multipart/signed\r\n", None),
+            ("Content-Type: application/pkcs7-mime", Some(Signature::Smime)),
+        ] {
+            for size in [1, 3, 10, 1000] {
+                let mut filter = HeaderFilter::default();
+                for piece in input.as_bytes().chunks(size) {
+                    filter.pass(BytesMut::from(piece)).unwrap();
+                }
+                filter.finish();
+                assert_eq!(filter.signature(), expected, "{input:?} by {size}");
             }
         }
     }

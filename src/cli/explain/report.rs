@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use postrider_providers::contract::{Address, Capabilities, ReversePath};
+use postrider_providers::contract::{Address, Capabilities, ContentForm, ReversePath};
+use postrider_providers::mime::signature::Signature;
 use postrider_providers::settings::{Rate, Size};
 use serde_json::{Value, json};
 
 use crate::access::{Client, Recognised, Standing, Tolerance};
-use crate::config::{BareNewline, InDoubt, Listener, LongLines, MissingFields, OddCommands, ProviderConfig, Route};
+use crate::config::{BareNewline, InDoubt, Listener, LongLines, MissingFields, OddCommands, ProviderConfig, Rewrite, Route};
 use crate::route::{Condition, Obstacle};
 
 /// Everything that is known about one message before it is handed in.
@@ -17,6 +18,7 @@ pub(super) struct Explanation<'c> {
     pub(super) standing: Standing,
     pub(super) from: ReversePath,
     pub(super) size: Option<u64>,
+    pub(super) signature: Option<Signature>,
     /// Whether an address needs SMTPUTF8.
     pub(super) smtputf8: bool,
     pub(super) recipients: Vec<Fate<'c>>,
@@ -46,6 +48,10 @@ pub(super) struct Candidate<'c> {
     pub(super) provider: &'c ProviderConfig,
     pub(super) capabilities: Capabilities,
     pub(super) obstacle: Option<Obstacle>,
+    /// How many calls it takes for those recipients that have this route.
+    pub(super) calls: usize,
+    /// What it changes of this sender, and the setting that says so.
+    pub(super) rewrite: Option<(Rewrite, String)>,
 }
 
 /// A limit on whoever sends the message.
@@ -75,7 +81,8 @@ impl fmt::Display for Explanation<'_> {
         writeln!(f, "tolerance    {}", Words(&standing.tolerance))?;
         let size = self.size.map(|size| format!(", {}", Octets(size))).unwrap_or_default();
         let smtputf8 = if self.smtputf8 { ", with SMTPUTF8" } else { "" };
-        writeln!(f, "message      from {from}{size}{smtputf8}")?;
+        let signed = self.signature.map(|signature| format!(", signed with {}", signature.name())).unwrap_or_default();
+        writeln!(f, "message      from {from}{size}{smtputf8}{signed}")?;
         for fate in &self.recipients {
             write!(f, "\n{fate}")?;
         }
@@ -117,6 +124,18 @@ impl fmt::Display for Candidate<'_> {
             Some(Obstacle::Size { max, .. }) => write!(f, "CANNOT: too large, it takes {}", Octets(max))?,
             Some(Obstacle::Smtputf8) => f.write_str("CANNOT: no SMTPUTF8")?,
             Some(Obstacle::NullSender | Obstacle::Combination) => f.write_str("CANNOT: no null sender")?,
+            Some(Obstacle::RawOnly) => f.write_str("CANNOT: takes fields, and the route is raw_only")?,
+            Some(Obstacle::Signature(signature)) => write!(f, "CANNOT: would break the signature ({})", signature.name())?,
+        }
+        if self.calls > 1 {
+            write!(f, ", in {} calls", self.calls)?;
+        }
+        if let Some((rewrite, setting)) = &self.rewrite {
+            for (what, becomes) in [("From", &rewrite.from), ("envelope sender", &rewrite.envelope)] {
+                if let Some(becomes) = becomes {
+                    write!(f, "; {what} becomes {becomes} ({setting})")?;
+                }
+            }
         }
         let limits = &self.provider.limits;
         let rates = [limits.rate, limits.quota].into_iter().flatten().map(|rate| rate.to_string());
@@ -180,7 +199,7 @@ impl Explanation<'_> {
                 "login": self.client.login.as_deref(),
             },
             "standing": standing(&self.standing),
-            "message": { "from": self.from.as_str(), "size": self.size, "smtputf8": self.smtputf8 },
+            "message": { "from": self.from.as_str(), "size": self.size, "smtputf8": self.smtputf8, "signature": self.signature.map(Signature::name) },
             "recipients": self.recipients.iter().map(Fate::json).collect::<Vec<_>>(),
         })
     }
@@ -237,19 +256,22 @@ impl Fate<'_> {
 
 impl Way<'_> {
     fn json(&self) -> Value {
-        let candidate = |Candidate { provider, capabilities, obstacle }: &Candidate<'_>| {
+        let candidate = |Candidate { provider, capabilities, obstacle, calls, rewrite }: &Candidate<'_>| {
             json!({
                 "provider": provider.name.as_str(),
                 "destination": provider.destination,
                 "max_message_size": capabilities.max_message_size(),
                 "smtputf8": capabilities.smtputf8,
                 "null_sender": capabilities.null_sender,
-                "obstacle": obstacle.map(|obstacle| match obstacle {
-                    Obstacle::Size { .. } => "size",
-                    Obstacle::Smtputf8 => "smtputf8",
-                    Obstacle::NullSender => "null_sender",
-                    Obstacle::Combination => "combination",
-                }),
+                "raw": capabilities.content != ContentForm::Fields,
+                "max_recipients": capabilities.max_recipients,
+                "obstacle": obstacle.as_ref().map(Obstacle::name),
+                "calls": calls,
+                "rewrite": rewrite.as_ref().map(|(rewrite, setting)| json!({
+                    "setting": setting,
+                    "from": rewrite.from.as_ref().map(ToString::to_string),
+                    "envelope": rewrite.envelope.as_ref().map(ToString::to_string),
+                })),
                 "limits": {
                     "rate": provider.limits.rate.map(|rate| rate.to_string()),
                     "quota": provider.limits.quota.map(|rate| rate.to_string()),
@@ -260,6 +282,7 @@ impl Way<'_> {
         json!({
             "name": &*self.route.name,
             "spill": self.route.spill,
+            "raw_only": self.route.raw_only,
             "in_doubt": match self.route.in_doubt { InDoubt::Retry => "retry", InDoubt::Hold => "hold" },
             "candidates": self.candidates.iter().map(candidate).collect::<Vec<_>>(),
         })

@@ -50,14 +50,7 @@ fn gate_with(change: impl FnOnce(&mut Setup), when: When) -> Gate {
     };
     change(&mut setup);
     let spool = MemorySpool::new();
-    let route = Route {
-        name: "all".into(),
-        when,
-        providers: vec!["capture.all".into()],
-        spill: false,
-        in_doubt: Default::default(),
-        per_sending_domain: None,
-    };
+    let route = Route { name: "all".into(), when, providers: vec!["capture.all".into()], ..Route::default() };
     let front_end = Arc::new(FrontEnd {
         settings: setup.settings,
         access: Access::new(setup.access, setup.applications.into_iter().map(Arc::new).collect()),

@@ -29,9 +29,9 @@ pub mod cloudflare;
 pub mod conformance;
 pub mod contract;
 pub mod exchange;
+pub mod generic;
 pub mod gmail;
 pub mod graph;
-pub mod generic;
 pub mod http;
 pub mod mailersend;
 pub mod mailgun;
@@ -61,9 +61,8 @@ registry::registry! {
     cloudflare,
     gmail,
     graph,
-    http,
-    mailersend,
     generic as http,
+    mailersend,
     mailgun,
     mailjet,
     office365,

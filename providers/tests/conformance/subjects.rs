@@ -1,5 +1,6 @@
 //! One subject for each kind of provider: how its far side reads and answers.
 
+pub mod azure;
 pub mod brevo;
 pub mod capture;
 pub mod cloudflare;
@@ -35,6 +36,7 @@ use smtp::Smtp;
 macro_rules! every_http_api {
     ($do:ident) => {
         $do! {
+            azure: azure::Azure::default(),
             brevo: brevo::Brevo,
             cloudflare: cloudflare::Cloudflare,
             gmail: gmail::Gmail,

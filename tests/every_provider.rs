@@ -6,7 +6,7 @@
 #[path = "every_provider/generated.rs"]
 mod generated;
 #[path = "../providers/tests/conformance/subjects.rs"]
-#[allow(dead_code, reason = "what else is in there is for the suite itself")]
+#[allow(dead_code, unused_imports, reason = "what else is in there is for the suite itself")]
 mod subjects;
 mod support;
 
@@ -77,6 +77,9 @@ async fn the_vendors_own_libraries_make_the_same_requests() {
     bodies.extend([
         bodies_of(subjects::brevo::Brevo).await,
         bodies_of(subjects::mailersend::MailerSend).await,
+        bodies_of(subjects::postmark::Postmark).await,
+        bodies_of(subjects::resend::Resend).await,
+        bodies_of(subjects::scaleway::Scaleway).await,
         bodies_of(subjects::sendgrid::SendGrid).await,
         bodies_of(subjects::sparkpost::SparkPost).await,
     ]);

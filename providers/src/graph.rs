@@ -20,6 +20,7 @@ use crate::contract::{
 };
 use crate::http::api::{self, Part, Timeouts};
 use crate::http::parts::combine;
+use crate::mime::fields::Fields;
 use crate::mime::readdress;
 use crate::oauth::entra::Entra;
 use crate::oauth::{Token, Tokens};
@@ -220,12 +221,12 @@ impl Provider for Graph {
     async fn deliver(&self, attempt: Attempt) -> Delivery {
         let mailbox = self.mailbox(&attempt)?;
         let recipients = attempt.recipients.to_vec();
-        let part = match attempt.message.body.len() <= self.mime_size {
-            true => self.send_mime(&attempt, &recipients, &mailbox).await?,
+        let (part, fields) = match attempt.message.body.len() <= self.mime_size {
+            true => (self.send_mime(&attempt, &recipients, &mailbox).await?, Fields::default()),
             false => self.send_large(&attempt, &recipients, &mailbox).await?,
         };
         let part = if self.mailbox.is_none() { of_the_sender(part) } else { part };
-        combine(vec![(recipients, part)], &[])
+        fields.told(combine(vec![(recipients, part)], &[]))
     }
 
     /// Asks for a token, and for the drafts of the mailbox. The right to send is enough to send, and does not

@@ -16,7 +16,6 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use mail_parser::{MessageParser, MimeHeaders as _};
 use reqwest::{Method, RequestBuilder, Url};
 use serde_json::{Value, json};
 
@@ -25,6 +24,7 @@ use super::answer::{RULES, read, refusal};
 use crate::contract::{Attempt, Diagnostic, Failure, Outcome, RecipientIndex};
 use crate::http::api::{self, Answer, Part, Reading, Unanswered};
 use crate::mime::fields::{Addressed, Attachment, Fields, Mailbox};
+use crate::mime::signature::Signature;
 use crate::oauth::Token;
 
 /// What goes as one request; larger attachments are uploaded in pieces. In base64 it is just within the 4 MB
@@ -45,31 +45,37 @@ const HEADERS: usize = 5;
 const CLEANUP: Duration = Duration::from_secs(5);
 
 impl Graph {
-    /// The message as a draft with uploads.
-    pub(super) async fn send_large(&self, attempt: &Attempt, recipients: &[RecipientIndex], mailbox: &str) -> Result<Part, Failure> {
+    /// The message as a draft with uploads: what became of it, and the fields, which know what was lost.
+    pub(super) async fn send_large(
+        &self,
+        attempt: &Attempt,
+        recipients: &[RecipientIndex],
+        mailbox: &str,
+    ) -> Result<(Part, Fields), Failure> {
         self.refuse_signed(attempt).await?;
         let mut fields = Fields::of(attempt).await?;
         if fields.from.address.is_empty() {
             fields.from.address = mailbox.to_owned();
         }
-        Ok(self.upload(attempt, recipients, mailbox, &fields).await)
+        let part = self.upload(attempt, recipients, mailbox, &mut fields).await;
+        Ok((part, fields))
     }
 
-    async fn upload(&self, attempt: &Attempt, recipients: &[RecipientIndex], mailbox: &str, fields: &Fields) -> Part {
-        let (draft, lost) = draft(fields, &addressed(fields, attempt));
-        let draft = Bytes::from(draft.to_string());
+    async fn upload(&self, attempt: &Attempt, recipients: &[RecipientIndex], mailbox: &str, fields: &mut Fields) -> Part {
+        let addressed = addressed(fields, attempt);
+        let draft = Bytes::from(draft(fields, &addressed).to_string());
         if draft.len() > DRAFT {
             let text = "the text alone is too large for one request, and only attachments can be uploaded";
             return Part::Failed(Failure::Unsuitable(Diagnostic::during("messages", text)));
         }
-        let draft = &draft;
+        let (draft, attachments) = (&draft, &fields.attachments);
         let call = |token: Token| async move {
             let steps = Steps { graph: self, attempt, recipients, mailbox, token: &token };
-            match steps.all(draft.clone(), &fields.attachments).await {
+            match steps.all(draft.clone(), attachments).await {
                 Ok(part) | Err(part) => part,
             }
         };
-        told(self.tokens.call(attempt.deadline, call).await, &lost)
+        self.tokens.call(attempt.deadline, call).await
     }
 
     /// A signature covers the message as it is.
@@ -77,27 +83,13 @@ impl Graph {
         let bytes = attempt.message.body.bytes().await;
         let bytes = bytes
             .map_err(|error| Failure::Unavailable(Diagnostic::local(format!("the message cannot be read from the spool: {error}"))))?;
-        if is_signed(&bytes) {
-            let text = "the message is signed or sealed, and what is larger than `mime_size` does not go through Graph as it is";
+        if let Some(signature) = Signature::of(&bytes) {
+            let text =
+                format!("{}: what is larger than `mime_size` does not go through Graph as it is, and that breaks it", signature.name());
             return Err(Failure::Unsuitable(Diagnostic::local(text)));
         }
         Ok(())
     }
-}
-
-fn is_signed(message: &[u8]) -> bool {
-    let head = memchr::memmem::find(message, b"\r\n\r\n").map_or(message, |end| &message[..end + 4]);
-    MessageParser::default().parse_headers(head).is_some_and(|message| {
-        let is = |kind: &str, subtypes: &[&str]| {
-            message.content_type().is_some_and(|found| {
-                found.ctype().eq_ignore_ascii_case(kind)
-                    && found.subtype().is_some_and(|one| subtypes.iter().any(|s| s.eq_ignore_ascii_case(one)))
-            })
-        };
-        is("multipart", &["signed", "encrypted"])
-            || is("application", &["pkcs7-mime", "x-pkcs7-mime"])
-            || message.header("DKIM-Signature").is_some()
-    })
 }
 
 /// Everyone in one call, which needs nobody in To: who is not shown is in Bcc.
@@ -121,16 +113,13 @@ fn addressed(fields: &Fields, attempt: &Attempt) -> Addressed {
     addressed
 }
 
-/// The draft, and what cannot be said in it.
+/// The draft. What cannot be said in it is lost.
 /// <https://learn.microsoft.com/graph/api/resources/message>
-fn draft(fields: &Fields, addressed: &Addressed) -> (Value, Vec<String>) {
-    let mut lost = fields.lost.clone();
+fn draft(fields: &mut Fields, addressed: &Addressed) -> Value {
     let list = |mailboxes: &[Mailbox]| mailboxes.iter().map(mailbox).collect::<Vec<_>>();
     let (kind, content) = match (&fields.html, &fields.text) {
         (Some(html), text) => {
-            if text.is_some() {
-                lost.push("the plain text beside the HTML".to_owned());
-            }
+            fields.lost.extend(text.as_ref().map(|_| "text/plain: there is room for one text, which is the HTML".to_owned()));
             ("html", html.as_str())
         }
         (None, text) => ("text", text.as_deref().unwrap_or_default()),
@@ -146,21 +135,17 @@ fn draft(fields: &Fields, addressed: &Addressed) -> (Value, Vec<String>) {
     if !fields.reply_to.is_empty() {
         draft["replyTo"] = list(&fields.reply_to).into();
     }
-    let mut headers = Vec::new();
-    for (name, value) in &fields.headers {
-        if name.eq_ignore_ascii_case("message-id") {
-            draft["internetMessageId"] = value.as_str().into();
-        } else if headers.len() < HEADERS && name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-")) {
-            headers.push(json!({ "name": name, "value": value }));
-        } else {
-            lost.push(format!("the header field {name}"));
-        }
+    if let Some(id) = fields.take_message_id() {
+        draft["internetMessageId"] = id.into();
     }
+    fields.keep_headers(|name| name.starts_with("x-"), "Graph takes only those that begin with X-");
+    let beyond = fields.headers.split_off(fields.headers.len().min(HEADERS));
+    fields.lost.extend(beyond.into_iter().map(|(name, _)| format!("{name}: Graph takes {HEADERS} header fields")));
     // An empty list is refused.
-    if !headers.is_empty() {
-        draft["internetMessageHeaders"] = headers.into();
+    if !fields.headers.is_empty() {
+        draft["internetMessageHeaders"] = fields.headers.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
     }
-    (draft, lost)
+    draft
 }
 
 fn mailbox(mailbox: &Mailbox) -> Value {
@@ -168,17 +153,6 @@ fn mailbox(mailbox: &Mailbox) -> Value {
         Some(name) => json!({ "emailAddress": { "name": name, "address": mailbox.address } }),
         None => json!({ "emailAddress": { "address": mailbox.address } }),
     }
-}
-
-/// The same, with what was lost in the receipt of whoever gets it.
-fn told(part: Part, lost: &[String]) -> Part {
-    let Part::Answered(mut outcomes) = part else { return part };
-    for (_, outcome) in &mut outcomes {
-        if let Outcome::Relayed(receipt) = outcome {
-            receipt.lost = lost.to_vec();
-        }
-    }
-    Part::Answered(outcomes)
 }
 
 /// The calls for one message with one token.

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::http_api::{Answer, FakeApi, Request};
-use super::{Arranged, Arranging, Behaviour, Seen, Subject, attempt, content, is_in_doubt, nobody};
-use crate::contract::{Delivery, DynProvider, Failure, Outcome};
+use super::{Arranged, Arranging, Behaviour, Seen, Subject, address, attempt, check_content, content, is_in_doubt, nobody};
+use crate::contract::{Attempt, Delivery, DynProvider, Failure, Outcome, Recipient, RecipientIndex};
 use crate::http::verdict::{Rule, Verdict};
 
 /// An HTTP API under test.
@@ -207,6 +207,8 @@ pub async fn check_api<S: ApiSubject + Clone>(subject: S) {
     every_rule_is_met_by_a_row(&subject);
     a_pause_is_read_in_seconds_and_as_a_date(&subject).await;
     a_slow_answer_is_waited_for(&subject).await;
+    a_full_call_tells_everyone_once(&subject).await;
+    a_large_message_arrives_whole(&subject).await;
 }
 
 /// What the provider makes of one answer to a small message.
@@ -280,4 +282,41 @@ async fn a_slow_answer_is_waited_for<S: ApiSubject + Clone>(subject: &S) {
     let delivery = answered(subject, Answer::Late { after: Duration::from_millis(700), then: Box::new(success) }).await;
     let all = delivery.as_ref().is_ok_and(|report| report.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Relayed(_))));
     assert!(all, "{}: a slow success: {delivery:?}", subject.kind());
+}
+
+/// As many recipients as one call may have, all of them shown in the header.
+async fn a_full_call_tells_everyone_once<S: ApiSubject + Clone>(subject: &S) {
+    let Some(running) = fake(subject.clone(), None, false).await else { panic!("no API") };
+    let provider = subject.provider(&running.api.url(), serde_json::json!({}));
+    let most = provider.capabilities().max_recipients.unwrap_or(200);
+    let addresses: Vec<String> = (0..most).map(|nth| format!("r{nth}@a.example")).collect();
+    let header = format!("From: <sender@app.example>\r\nTo: {}\r\nSubject: conformance\r\n\r\n", addresses.join(",\r\n "));
+    let small = attempt(&[header.as_bytes(), b"To all of you.\r\n"].concat(), Duration::from_secs(60));
+    let mut message = (*small.message).clone();
+    message.envelope.recipients = addresses.iter().map(|one| Recipient::from(address(one))).collect();
+    let recipients = (0..).take(most).map(RecipientIndex).collect();
+    let delivery = provider.deliver(Attempt { message: Arc::new(message), recipients, ..small }).await;
+    let relayed = delivery.as_ref().is_ok_and(|report| {
+        report.outcomes.len() == most && report.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Relayed(_)))
+    });
+    assert!(relayed, "{}: {most} recipients: {delivery:?}", subject.kind());
+    let mut told: Vec<String> = running.taken().into_iter().flat_map(|seen| seen.recipients).collect();
+    let mut wanted = addresses;
+    told.sort();
+    wanted.sort();
+    assert_eq!(told, wanted, "{}", subject.kind());
+}
+
+/// Near the kind's limit, and at most 5 MiB.
+async fn a_large_message_arrives_whole<S: ApiSubject + Clone>(subject: &S) {
+    let Some(running) = fake(subject.clone(), None, false).await else { panic!("no API") };
+    let provider = subject.provider(&running.api.url(), serde_json::json!({}));
+    let limit = provider.capabilities().max_message_size().unwrap_or(u64::MAX);
+    let content = content(usize::try_from(limit / 10 * 9).unwrap_or(usize::MAX).min(5 << 20));
+    let delivery = provider.deliver(attempt(&content, Duration::from_secs(60))).await;
+    let relayed = delivery.as_ref().is_ok_and(|report| report.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Relayed(_))));
+    assert!(relayed, "{}: {} octets: {delivery:?}", subject.kind(), content.len());
+    for seen in running.taken() {
+        check_content(subject.kind(), &seen.content, &content);
+    }
 }

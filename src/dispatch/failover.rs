@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use postrider_providers::contract::{Attempt, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex, Report};
 use tokio::time::Instant;
 use tower::{Service as _, ServiceExt as _};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::rate::KeyedLimits;
 use super::suitable::Examined;
@@ -40,9 +40,24 @@ struct Group {
     route: Arc<Route>,
     /// Whom to ask, in order. One, when an earlier handover is in doubt.
     candidates: Vec<ProviderName>,
-    /// The handover in doubt, which is repeated as it was.
-    in_doubt: Option<u64>,
+    /// Set if the last handover is in doubt, and then repeated as it was.
+    in_doubt: Option<Doubt>,
     recipients: Vec<RecipientIndex>,
+}
+
+/// A handover in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Doubt {
+    /// Its number; `None` if it is not known who was in it.
+    handover: Option<u64>,
+}
+
+impl Group {
+    /// Whether calls for so many, each for at most `most`, are the one call of before.
+    fn is_repeated(&self, recipients: usize, most: usize) -> bool {
+        let is_whole = |doubt: Doubt| doubt.handover.is_some() && recipients == self.recipients.len() && recipients <= most;
+        self.in_doubt.is_none_or(is_whole)
+    }
 }
 
 /// One message in the hands of dispatch.
@@ -125,7 +140,7 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
             continue;
         };
         let (candidates, in_doubt) = match state {
-            RecipientState::InDoubt(provider) => (vec![provider.clone()], *handover),
+            RecipientState::InDoubt(provider) => (vec![provider.clone()], Some(Doubt { handover: *handover })),
             _ => (route.providers.clone(), None),
         };
         let is_in = |group: &&mut Group| Arc::ptr_eq(&group.route, route) && (&group.candidates, group.in_doubt) == (&candidates, in_doubt);
@@ -172,8 +187,7 @@ fn held<S: Spool>(delivery: &Delivery<'_, S>, group: &Group, most: usize) -> Opt
     let state = group.recipients.first().and_then(|index| lease.stored().recipients.get(index.0 as usize));
     let Some(RecipientState::InDoubt(provider)) = state.filter(|_| group.route.in_doubt == InDoubt::Hold) else { return None };
     let is_recognised = dispatcher.transports.get(provider).is_some_and(|guarded| {
-        group.in_doubt.is_some()
-            && group.recipients.len() <= most.min(guarded.max_recipients())
+        group.is_repeated(group.recipients.len(), most.min(guarded.max_recipients()))
             && doubt::is_recognised(&guarded.capabilities(), lease.message().received, dispatcher.queue.clock().now())
     });
     if is_recognised {
@@ -272,8 +286,10 @@ async fn ask_one<S: Spool>(
     asked_for.sort_unstable();
     let calls = asked_for.len().div_ceil(per_call);
     // What is repeated in other calls than before is not recognised.
-    let is_as_before = group.in_doubt.is_none() || (calls == 1 && asked_for.len() == group.recipients.len());
+    let is_as_before = group.is_repeated(asked_for.len(), per_call);
     let recognised = || is_as_before && doubt::is_recognised(&guarded.capabilities(), message.received, dispatcher.queue.clock().now());
+    // It would have recognised this once, and that may have been said.
+    let forgets = group.in_doubt.is_some() && guarded.capabilities().idempotency.is_some() && !recognised();
     for part in asked_for.chunks(per_call) {
         let attempt = Attempt {
             message: Arc::clone(message),
@@ -345,6 +361,12 @@ async fn ask_one<S: Spool>(
     result.asked |= asked;
     if asked {
         in_name.tell(name);
+        if forgets {
+            warn!(
+                message_id = %message.id, provider = %name, recipients = asked_for.len(),
+                "asked again after a handover in doubt that it does not recognise any more, which may send a second copy"
+            );
+        }
         if calls > 1 {
             info!(message_id = %message.id, provider = %name, recipients = asked_for.len(), at_most = per_call, "split into {calls} calls");
         }

@@ -1,6 +1,7 @@
 //! Handovers in doubt: who is asked again, for whom, and when nobody is.
 
 use super::*;
+use crate::spool::{RecipientState, Settlement};
 
 #[tokio::test(start_paused = true)]
 async fn doubt_that_a_crash_left_is_held_where_the_route_holds_and_asked_again_where_it_does_not() {
@@ -16,6 +17,26 @@ async fn doubt_that_a_crash_left_is_held_where_the_route_holds_and_asked_again_w
         node.begin(message.id, &"test.a".into(), &[RecipientIndex(0)]).await.unwrap();
         bench.pass(200).await;
         assert_eq!((bench.queue.counts().await.unwrap().held, a.seconds().len()), (held, asked));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_from_before_handovers_had_numbers_is_held_and_keeps_nobody_else_back() {
+    for in_doubt in [0, 1] {
+        let a = recognising(vec![]);
+        let bench = Bench::start(&[&a], Setup { route: |route| route.in_doubt = InDoubt::Hold, ..Setup::default() }).await;
+        let message = bench.message("x@y.example", &["r0@z.example", "r1@z.example"]);
+        let node = bench.spool.another_node();
+        let now = bench.queue.clock().now();
+        node.renew(now, now + Duration::from_secs(1)).await.unwrap();
+        node.store(Arc::clone(&message), true).await.unwrap();
+        // As a schema has it that did not tell handovers apart.
+        let changes = vec![(RecipientIndex(in_doubt), RecipientState::InDoubt("test.a".into()), String::new())];
+        node.settle(Settlement { id: message.id, changes, attempts: 1, due: now, notification: None }).await.unwrap();
+        bench.pass(200).await;
+        let told: Vec<Vec<String>> = a.asked.lock().iter().map(|(_, _, to)| to.clone()).collect();
+        assert_eq!(told, [[format!("r{}@z.example", 1 - in_doubt)]], "the one who was not asked for yet, alone");
+        assert_eq!(bench.queue.counts().await.unwrap().held, 1);
     }
 }
 

@@ -304,6 +304,7 @@ async fn a_spool_of_the_first_schema_is_taken_over_with_the_mail_in_it() {
     let stored = suite::claim(&spool, 1).await.remove(0);
     assert_eq!((stored.message.id, stored.attempts), (waiting, 2));
     assert_eq!(stored.recipients, [RecipientState::Relayed, RecipientState::InDoubt(suite::provider("ses.eu"))]);
+    assert_eq!(stored.handovers, [None, None], "nobody wrote down who was in it together");
     assert_eq!(stored.message.body.bytes().await.unwrap(), "ab\r\n");
     assert_eq!(stored.message.origin, Origin::default());
     let envelope = &stored.message.envelope;

@@ -1,6 +1,10 @@
 //! Whether a candidate can carry a message, as far as that is known without asking it.
 
-use postrider_providers::contract::{Capabilities, ContentForm, Diagnostic, EnhancedStatus, Failure, Message};
+use std::io;
+
+use postrider_providers::contract::{
+    BodyType, Capabilities, ContentForm, Diagnostic, EnhancedStatus, Envelope, Failure, Message, ReversePath,
+};
 use postrider_providers::mime::signature::Signature;
 use tokio::sync::OnceCell;
 
@@ -27,6 +31,9 @@ impl<'m> Examined<'m> {
         if let Some(obstacle) = obstacle(capabilities, &needs) {
             return Err(unsuitable(&obstacle));
         }
+        if !capabilities.eight_bit && self.is_eight_bit().await? {
+            return Err(said((5, 6, 3), "the message is 8-bit (8BITMIME), and this provider carries ASCII alone".to_owned()));
+        }
         if capabilities.content != ContentForm::Fields || route.break_signatures {
             return Ok(());
         }
@@ -34,13 +41,25 @@ impl<'m> Examined<'m> {
         obstacle(capabilities, &needs).map_or(Ok(()), |obstacle| Err(unsuitable(&obstacle)))
     }
 
+    /// Whether the content is declared as 8-bit and is so. A notification goes out as it is: refused, it
+    /// would be lost.
+    async fn is_eight_bit(&self) -> Result<bool, Failure> {
+        let Envelope { body_type, reverse_path, .. } = &self.message.envelope;
+        if *body_type == BodyType::SevenBit || *reverse_path == ReversePath::Null {
+            return Ok(false);
+        }
+        self.message.body.is_ascii().await.map(|is_ascii| !is_ascii).map_err(|error| unreadable(&error))
+    }
+
     async fn signature(&self) -> Result<Option<Signature>, Failure> {
         let look = async || self.message.body.start(Signature::WITHIN).await.map(|start| Signature::of(&start));
         let found = self.signature.get_or_try_init(look).await;
-        found
-            .copied()
-            .map_err(|error| Failure::Unavailable(Diagnostic::local(format!("the message cannot be read from the spool: {error}"))))
+        found.copied().map_err(|error| unreadable(&error))
     }
+}
+
+fn unreadable(error: &io::Error) -> Failure {
+    Failure::Unavailable(Diagnostic::local(format!("the message cannot be read from the spool: {error}")))
 }
 
 fn unsuitable(obstacle: &Obstacle) -> Failure {
@@ -53,6 +72,9 @@ fn unsuitable(obstacle: &Obstacle) -> Failure {
             ((5, 6, 2), format!("the message is signed with {}, and this provider would break the signature", signature.name()))
         }
     };
-    let (class, subject, detail) = status;
+    said(status, text)
+}
+
+fn said((class, subject, detail): (u8, u16, u16), text: String) -> Failure {
     Failure::Unsuitable(Diagnostic { status: Some(EnhancedStatus(class, subject, detail)), ..Diagnostic::local(text) })
 }

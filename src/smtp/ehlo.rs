@@ -52,8 +52,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         // Nothing on the way makes 7-bit content of it (RFC 6152 section 3).
         offers.extend(carriage.eight_bit().then(|| "8BITMIME".to_owned()));
         offers.push("ENHANCEDSTATUSCODES".to_owned());
-        // Only if somebody can pass it on: such mail cannot be made ASCII on its way.
-        offers.extend(carriage.smtputf8().then(|| "SMTPUTF8".to_owned()));
+        // Only if somebody can pass it on: such mail cannot be made ASCII on its way. It needs 8BITMIME,
+        // too (RFC 6531 section 3.1).
+        offers.extend((carriage.smtputf8() && carriage.eight_bit()).then(|| "SMTPUTF8".to_owned()));
         offers.extend(["DSN", "CHUNKING", "HELP"].map(str::to_owned));
         offers.extend(self.offers_starttls().then(|| "STARTTLS".to_owned()));
         if self.front_end.access.offers_auth(&self.door.listener, &self.client) {

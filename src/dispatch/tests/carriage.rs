@@ -50,6 +50,24 @@ async fn what_every_provider_would_break_bounces_with_the_reason() {
     assert!(notification.contains("Status: 5.6.2") && notification.contains("signed with S/MIME"), "{notification}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn content_that_is_eight_bit_indeed_passes_a_provider_over_that_does_not_carry_it() {
+    use BodyType::{EightBitMime, SevenBit};
+    for (body_type, content, asked) in
+        [(EightBitMime, "gr\u{fc}n", (0, 1)), (EightBitMime, "green", (1, 0)), (SevenBit, "gr\u{fc}n", (1, 0))]
+    {
+        let (mut a, b) = (Scripted::new(vec![]), Scripted::new(vec![]));
+        a.capabilities.eight_bit = false;
+        let bench = Bench::start(&[&a, &b], Setup::default()).await;
+        let mut message = Arc::unwrap_or_clone(bench.message("x@y.example", &["r@z.example"]));
+        message.envelope.body_type = body_type;
+        message.body = Body::Inline(format!("Subject: x\r\n\r\n{content}\r\n").into());
+        bench.queue.submit(Arc::new(message)).await.unwrap();
+        bench.pass(1).await;
+        assert_eq!((a.seconds().len(), b.seconds().len()), asked, "{body_type:?} {content}");
+    }
+}
+
 /// From becomes `news@relay.example`, the envelope sender `bounces@relay.example`.
 fn rewrite() -> Option<Rewrite> {
     let [from, envelope] = ["news@relay.example", "bounces@relay.example"].map(|address| Some(address.parse().unwrap()));

@@ -59,6 +59,20 @@ impl Document<'_> {
         self.find(path, true)
     }
 
+    /// The keys in the table at `path`, whatever they are.
+    pub(super) fn keys(&self, path: &[Step]) -> Vec<&str> {
+        let [Step::Key(first), rest @ ..] = path else { return Vec::new() };
+        let value = rest.iter().try_fold(self.root.get(first.as_str()), |value, step| {
+            let value = value?.get_ref();
+            Some(match step {
+                Step::Key(key) => value.as_table()?.get(key.as_str()),
+                Step::Index(index) => value.as_array()?.get(*index),
+            })
+        });
+        let table = value.flatten().and_then(|value| value.get_ref().as_table());
+        table.map(|table| table.iter().map(|(key, _)| key.get_ref().as_ref()).collect()).unwrap_or_default()
+    }
+
     fn find(&self, path: &[Step], want_key: bool) -> Range<usize> {
         let mut span = 0..0;
         let mut table = Some(&self.root);

@@ -14,6 +14,10 @@ impl Checker<'_, '_> {
     /// What is meant by the table at `path`; `None` if it has an error.
     pub(super) fn rewrite(&mut self, path: &[Step], written: &settings::Rewrite) -> Option<Arc<Rewrite>> {
         if written.from.is_none() && written.envelope.is_none() {
+            // What was meant has a wrong name or a wrong type, and that is reported already.
+            if self.document.keys(path).iter().any(|key| *key != "except") {
+                return None;
+            }
             let span = self.value(path);
             self.push(
                 Problem::error("this `rewrite` changes nothing")

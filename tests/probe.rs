@@ -7,7 +7,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use postrider_providers::conformance::http_api::{Answer, FakeApi};
+use postrider_providers::conformance::http_api::{Answer, FakeApi, Request};
 use postrider_providers::conformance::smart_host::{FakeSmartHost, Script};
 use serde_json::{Value, json};
 use support::{free_port, server, smarthost};
@@ -60,6 +60,33 @@ async fn each_provider_is_asked_and_what_is_wrong_is_said_with_what_to_do() {
     let (code, out, _) = providers(&config, &["probe", "smarthost.up"]).await;
     assert_eq!(code, Some(0), "{out}");
     assert!(out.starts_with("smarthost.up: ok\n  smtp://127.0.0.1"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_that_a_gateway_was_given_is_used_and_the_next_one_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let number = std::sync::atomic::AtomicU32::new(2);
+    let answer = move |_: &Request| {
+        let next = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Answer::json(200, &json!({ "access_token": "one", "expires_in": 3599, "refresh_token": format!("r{next}") }).to_string())
+    };
+    let api = FakeApi::asking(|_| None, answer).await.unwrap();
+    let data = directory.path().join("data");
+    let graph = format!(
+        "[provider.graph.main]\ntenant = \"corp.example\"\nclient_id = \"app\"\nrefresh_token = \"r1\"\nendpoint = \"{0}\"\nauthority = \"{0}\"\n",
+        api.url()
+    );
+    let config = directory.path().join("postrider.toml");
+    std::fs::write(&config, server(&data) + &graph).unwrap();
+    providers(&config, &["probe"]).await;
+    assert!(!data.exists(), "nothing is made before a gateway was at work");
+    std::fs::create_dir(&data).unwrap();
+    providers(&config, &["probe"]).await;
+    providers(&config, &["probe"]).await;
+    let bodies: Vec<String> = api.requests().iter().map(|(request, _)| String::from_utf8_lossy(&request.body).into_owned()).collect();
+    let used: Vec<&str> = bodies.iter().filter_map(|body| body.split('&').find_map(|part| part.strip_prefix("refresh_token="))).collect();
+    assert_eq!((used.len(), &used[..2]), (3, &["r1", "r1"][..]));
+    assert!(used[2] != "r1", "{used:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,6 +66,8 @@ pub(super) async fn run(command: &Command) -> Exit {
         return fail(Exit::Usage, &unknown);
     }
     let context = match Context::new(&config.server.hostname) {
+        // A gateway has been at work: what it keeps is newer than the config. Nothing is made before it.
+        Ok(context) if config.server.data_dir.is_dir() => context.with_state(config.server.data_dir.join("providers")),
         Ok(context) => context,
         Err(error) => return fail(Exit::Unavailable, &format!("TLS cannot be set up: {error}")),
     };
@@ -216,6 +218,7 @@ fn carries(capabilities: &Capabilities) -> Vec<String> {
         let _ = write!(sizes, ", {recipients} recipients in a call");
     }
     let mut not = Vec::new();
+    not.extend((!capabilities.eight_bit).then_some("8-bit content"));
     not.extend((!capabilities.smtputf8).then_some("addresses outside ASCII"));
     not.extend((!capabilities.null_sender).then_some("notifications (the null sender)"));
     not.extend((!capabilities.reverse_path).then_some("the envelope sender as it is"));

@@ -89,7 +89,11 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let is_new = !dir.exists();
     builder.create(dir)?;
+    if is_new {
+        give_to_owner_of(dir.parent(), dir);
+    }
     let temporary = path.with_extension(format!("{}.new", uuid::Uuid::now_v7().as_simple()));
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -97,6 +101,7 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let written = (|| {
         let mut file = options.open(&temporary)?;
+        give_to_owner_of(Some(dir), &temporary);
         file.write_all(content)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)
@@ -108,4 +113,37 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     written?;
     // So that the new name survives a power cut, too.
     if cfg!(unix) { std::fs::File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+/// What root makes, as by a command of an administrator, must not be out of reach of the gateway's account.
+/// Others cannot give anything away, and need not.
+fn give_to_owner_of(place: Option<&Path>, made: &Path) {
+    #[cfg(unix)]
+    if let Some(place) = place.and_then(|place| std::fs::metadata(place).ok()) {
+        use std::os::unix::fs::MetadataExt as _;
+        let _ = std::os::unix::fs::chown(made, Some(place.uid()), Some(place.gid()));
+    }
+    #[cfg(not(unix))]
+    let _ = (place, made);
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    use super::*;
+
+    #[test]
+    fn what_root_keeps_belongs_to_whoever_has_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        if chown(dir.path(), Some(1234), Some(1234)).is_err() {
+            // Whoever is not root makes only what is its own.
+            return;
+        }
+        let (state, file) = (dir.path().join("providers"), dir.path().join("providers/graph.main.json"));
+        write(&file, b"{}").unwrap();
+        for made in [state, file] {
+            assert_eq!(std::fs::metadata(&made).map(|made| (made.uid(), made.gid())).unwrap(), (1234, 1234), "{made:?}");
+        }
+    }
 }

@@ -185,7 +185,7 @@ fn the_full_sample_writes_down_the_defaults() {
         "ca_file",
         "idle_timeout",
         "max_messages_per_connection",
-        "session_token",
+        "secret_access_key",
         "directory",
         "when",
         "raw_only",

@@ -226,7 +226,7 @@ fn json_has_the_same_for_machines() {
                         "smtputf8": false,
                         "null_sender": false,
                         "raw": true,
-                        "max_recipients": null,
+                        "max_recipients": 50,
                         "obstacle": null,
                         "calls": 1,
                         "rewrite": null,

@@ -89,3 +89,32 @@ async fn a_route_that_is_raw_only_asks_no_provider_that_takes_fields() {
     assert!(bench.send(PLAIN).await.starts_with("250"));
     assert_eq!(bench.got(), (0, 1));
 }
+
+#[tokio::test]
+async fn each_recipients_route_counts_also_where_content_comes_in_chunks() {
+    let routes = "[[route]]\nname = \"fields\"\nwhen = { recipient_domain = \"fields.example\" }\nproviders = [\"sendgrid.x\"]\n\
+                  [[route]]\nname = \"rest\"\nproviders = [\"sendgrid.x\", \"smarthost.x\"]\n";
+    let bench = Bench::start(routes).await;
+    let mut client = Client::connect(bench.gateway.addresses()[0]).await.unwrap();
+    for (recipients, expected) in [
+        (&["b@rest.example"][..], "250 "),
+        (&["b@rest.example", "b@fields.example", "c@rest.example"], "554 5.6.2 <b@fields.example>: "),
+        (&["b@rest.example", "c@rest.example"], "250 "),
+    ] {
+        client.command("MAIL FROM:<a@corp.example>").await.unwrap();
+        for recipient in recipients {
+            let reply = client.command(&format!("RCPT TO:<{recipient}>")).await.unwrap();
+            assert!(reply.starts_with("250"), "{reply}");
+        }
+        // The header comes in two chunks, cut behind a line.
+        let (first, last) = SIGNED.split_at(SIGNED.iter().position(|octet| *octet == b';').unwrap() + 3);
+        let mut replies = Vec::new();
+        for (chunk, more) in [(first, ""), (last, " LAST")] {
+            let text = std::str::from_utf8(chunk).unwrap().strip_suffix("\r\n").unwrap();
+            replies.push(client.command(&format!("BDAT {}{more}\r\n{text}", chunk.len())).await.unwrap());
+        }
+        assert!(replies[0].starts_with("250 ") && replies[1].starts_with(expected), "{recipients:?}: {replies:?}");
+    }
+    eventually("the queue is empty", async || bench.gateway.counts().await.unwrap().messages == 0).await;
+    assert_eq!(bench.got(), (0, 2));
+}

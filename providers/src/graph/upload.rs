@@ -228,14 +228,21 @@ impl Steps<'_> {
         let url = url.filter(|url| url.scheme() == "https" || self.graph.endpoint.scheme() == "http");
         let url = url.ok_or_else(|| unreadable("createUploadSession"))?;
         let content = Bytes::copy_from_slice(&attachment.content);
-        for start in (0..size).step_by(PIECE) {
+        let mut start = 0;
+        loop {
             let end = size.min(start + PIECE);
             // The URL is the credential here: a token beside it is refused.
             let request = self.graph.http.put(url.clone()).header("Content-Type", "application/octet-stream");
             let request = request.header("Content-Range", format!("bytes {start}-{}/{size}", end - 1)).body(content.slice(start..end));
-            self.step("upload", request).await?;
+            let answer = self.step("upload", request).await.map_err(session_lost)?;
+            match next(&answer) {
+                // 201, with which Graph says that it has all of it.
+                None if end == size => return Ok(()),
+                // It may have taken in a part of the piece only.
+                Some(next) if start < next && next <= end && next < size => start = next,
+                _ => return Err(out_of_step(end)),
+            }
         }
-        Ok(())
     }
 
     /// A call after which nothing has been handed over, whatever its answer.
@@ -282,6 +289,35 @@ fn needs_permission(part: Part) -> Part {
         }
         other => other,
     }
+}
+
+/// Where the next piece of an upload begins; `None` when nothing is missing. For attachments it is a number,
+/// where other uploads have a range.
+/// <https://learn.microsoft.com/graph/api/resources/uploadsession>
+fn next(answer: &Answer) -> Option<usize> {
+    let json = answer.json();
+    let range = json["nextExpectedRanges"][0].as_str().filter(|_| answer.status != 201)?;
+    // What cannot be read is no place to go on from.
+    Some(range.split('-').next().and_then(|start| start.trim().parse().ok()).unwrap_or(usize::MAX))
+}
+
+/// The URL of an upload is good for a while, and for this upload only: that it is not known any more, or
+/// stands elsewhere, says nothing of the credential or the message.
+fn session_lost(part: Part) -> Part {
+    match part {
+        Part::Failed(Failure::Unauthorized(diagnostic) | Failure::SenderRefused(diagnostic) | Failure::Unsuitable(diagnostic))
+            if matches!(diagnostic.code, Some(401 | 403 | 404 | 409 | 410 | 416)) =>
+        {
+            Part::Failed(Failure::Unavailable(Diagnostic { advice: None, ..diagnostic }))
+        }
+        other => other,
+    }
+}
+
+/// Sent as it stands, the message would lack a part of an attachment.
+fn out_of_step(end: usize) -> Part {
+    let text = format!("Graph was given an attachment up to octet {end}, and does not say that it has taken it");
+    Part::Failed(Failure::Unavailable(Diagnostic::during("upload", text)))
 }
 
 fn unreadable(during: &'static str) -> Part {

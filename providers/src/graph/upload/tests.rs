@@ -45,7 +45,10 @@ impl Far {
                 assert!(request.header("content-range").unwrap().starts_with(&range), "{range}: {:?}", request.header("content-range"));
                 assert!(request.body.len() < 4_000_000);
                 uploaded.extend_from_slice(&request.body);
-                return json(200, json!({ "nextExpectedRanges": [format!("{}-", uploaded.len())] }));
+                if uploaded.len() == LARGE {
+                    return Scripted::Reply { status: 201, headers: vec!["location: here".to_owned()], body: String::new() };
+                }
+                return json(200, json!({ "nextExpectedRanges": [uploaded.len().to_string()] }));
             }
             match line.as_str() {
                 "POST /corp.example/oauth2/v2.0/token" => json(200, json!({ "access_token": "tok.en", "expires_in": 3599 })),
@@ -241,6 +244,15 @@ async fn whatever_fails_before_the_draft_is_sent_hands_nothing_over_and_leaves_n
         ("/createUploadSession", Scripted::json(201, r#"{"uploadUrl":"nowhere"}"#), "unavailable", true),
         ("PUT", Scripted::Close, "unavailable", true),
         ("PUT", Scripted::json(413, "{}"), "unsuitable", true),
+        // The session is gone, or of another mind about what it has.
+        ("PUT", Scripted::json(401, "{}"), "unavailable", true),
+        ("PUT", Scripted::json(404, "{}"), "unavailable", true),
+        ("PUT", Scripted::json(416, "{}"), "unavailable", true),
+        // It took in nothing, less than nothing, more than it was given, or all of it too soon.
+        ("PUT", Scripted::json(200, r#"{"nextExpectedRanges":["0"]}"#), "unavailable", true),
+        ("PUT", Scripted::json(200, r#"{"nextExpectedRanges":["?"]}"#), "unavailable", true),
+        ("PUT", Scripted::json(200, r#"{"nextExpectedRanges":["3300000"]}"#), "unavailable", true),
+        ("PUT", Scripted::json(201, "{}"), "unavailable", true),
         ("/send", Scripted::json(429, "{}"), "throttled", true),
         ("/send", Scripted::json(403, r#"{"error":{"code":"ErrorSendAsDenied"}}"#), "sender_refused", true),
     ] {
@@ -251,6 +263,26 @@ async fn whatever_fails_before_the_draft_is_sent_hands_nothing_over_and_leaves_n
         assert_eq!(asked.iter().any(|line| line.starts_with("DELETE")), deletes, "{line} {answer:?}: {asked:?}");
         assert_eq!(asked.iter().any(|line| line.ends_with("/send")), line == "/send", "{asked:?}");
     }
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_from_where_graph_says_and_is_not_sent_before_all_of_it_is_there() {
+    let partly = |next: usize| Scripted::json(200, &json!({ "nextExpectedRanges": [format!("{next}-")] }).to_string());
+    let done = Scripted::Reply { status: 201, headers: Vec::new(), body: String::new() };
+    let far = Far::new(vec![("PUT", partly(1_000_000)), ("PUT", done)]).await;
+    let part = far.upload(&fields()).await;
+    assert!(all(&part, "relayed"), "{part:?}");
+    let requests = far.api.requests();
+    let puts: Vec<_> = requests.iter().map(|(request, _)| request).filter(|request| request.line().starts_with("PUT")).collect();
+    let ranges: Vec<_> = puts.iter().map(|request| request.header("content-range").unwrap()).collect();
+    assert_eq!(ranges, ["bytes 0-3276799/3400000", "bytes 1000000-3399999/3400000"]);
+    assert_eq!(puts[1].body, fields().attachments[1].content[1_000_000..]);
+
+    // The last piece was not taken as a whole.
+    let far = Far::new(vec![("PUT", partly(PIECE)), ("PUT", partly(PIECE))]).await;
+    let part = far.upload(&fields()).await;
+    assert!(matches!(&part, Part::Failed(Failure::Unavailable(_))), "{part:?}");
+    assert!(far.asked().iter().all(|line| !line.ends_with("/send")), "{:?}", far.asked());
 }
 
 #[tokio::test]

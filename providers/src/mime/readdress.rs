@@ -38,18 +38,22 @@ pub async fn of(attempt: &Attempt, from: Option<&str>) -> Result<Vec<u8>, Failur
 pub fn readdressed(message: &[u8], recipients: &[&str], from: Option<&str>) -> Vec<u8> {
     let (fields, body) = split(message);
     let wanted = Wanted::new(recipients);
-    let mut shown = HashSet::new();
+    let mut shown: HashMap<Vec<u8>, Option<Vec<&str>>> = HashMap::new();
     let mut kept = Vec::with_capacity(body + 256);
     let (mut has_from, mut is_sound) = (false, true);
     for field in fields {
+        // A folded line with nothing on it is for some the end of the header.
+        is_sound &= !field.split(|byte| *byte == b'\n').skip(1).any(|line| !line.is_empty() && line.trim_ascii().is_empty());
         match Name::of(field) {
             Name::From => has_from = true,
             Name::HiddenCopy => continue,
             Name::Recipients { is_resent } => {
+                let before = kept.len();
                 let addresses = narrow(field, &wanted, &mut kept);
-                // Nobody reads the recipients from Resent-To, and not from behind a line that is no field.
-                if is_sound && !is_resent {
-                    shown.extend(addresses);
+                // Nobody reads the recipients from Resent-To, and not from behind a line that is none. Of
+                // two fields with one name (RFC 5322 section 3.6 allows one) a service may read either.
+                if is_sound && !is_resent && kept.len() > before {
+                    shown.entry(name(field)).and_modify(|known| *known = None).or_insert(Some(addresses));
                 }
                 continue;
             }
@@ -62,6 +66,7 @@ pub fn readdressed(message: &[u8], recipients: &[&str], from: Option<&str>) -> V
     if let (false, Some(from)) = (has_from, from) {
         new.extend_from_slice(format!("From: <{from}>\r\n").as_bytes());
     }
+    let mut shown: HashSet<&str> = shown.into_values().flatten().flatten().collect();
     let hidden: Vec<String> = recipients.iter().filter(|address| shown.insert(**address)).map(|address| format!("<{address}>")).collect();
     if !hidden.is_empty() {
         // At the top, where every reader of headers has to come by.
@@ -79,7 +84,7 @@ impl<'a> Wanted<'a> {
     fn new(recipients: &[&'a str]) -> Self {
         let mut wanted: HashMap<String, Vec<&str>> = HashMap::new();
         for &address in recipients {
-            let alike = wanted.entry(address.to_lowercase()).or_default();
+            let alike = wanted.entry(address.to_ascii_lowercase()).or_default();
             if !alike.contains(&address) {
                 alike.push(address);
             }
@@ -88,9 +93,10 @@ impl<'a> Wanted<'a> {
     }
 
     /// The recipient that a header shows. Case is no difference, unless there are recipients that differ in
-    /// nothing else: they may be several mailboxes, which only the receiving host knows.
+    /// nothing else: they may be several mailboxes, which only the receiving host knows. Beyond ASCII it is one:
+    /// there, other letters have these as their lower case (U+212A is no `k`), and other mailboxes.
     fn find(&self, shown: &str) -> Option<&'a str> {
-        match self.0.get(&shown.to_lowercase())?.as_slice() {
+        match self.0.get(&shown.to_ascii_lowercase())?.as_slice() {
             [one] => Some(one),
             alike => alike.iter().find(|one| **one == shown).copied(),
         }
@@ -111,10 +117,7 @@ enum Name {
 
 impl Name {
     fn of(field: &[u8]) -> Self {
-        let Some(colon) = memchr::memchr(b':', field) else { return Self::None };
-        // White space before the colon is obsolete, and not unheard of (RFC 5322 section 4.5).
-        let name = field[..colon].trim_ascii_end().to_ascii_lowercase();
-        match &name[..] {
+        match &name(field)[..] {
             b"from" => Self::From,
             b"bcc" | b"resent-bcc" => Self::HiddenCopy,
             b"to" | b"cc" => Self::Recipients { is_resent: false },
@@ -123,6 +126,13 @@ impl Name {
             _ => Self::None,
         }
     }
+}
+
+/// A field's name in lower case; nothing where there is no colon.
+fn name(field: &[u8]) -> Vec<u8> {
+    let name = memchr::memchr(b':', field).map_or(&[][..], |colon| &field[..colon]);
+    // White space before the colon is obsolete, and not unheard of (RFC 5322 section 4.5).
+    name.trim_ascii_end().to_ascii_lowercase()
 }
 
 /// The fields of the header, each with its line ends, and where what follows them begins: the empty line.

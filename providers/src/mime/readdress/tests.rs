@@ -52,6 +52,15 @@ fn others_are_taken_out_and_the_hidden_are_in_one_bcc() {
         ("From: a@b\r\n\r\n", &["x@y", "z@y", "x@y"], "Bcc: <x@y>,\r\n <z@y>\r\nFrom: a@b\r\n\r\n"),
         // Recipients that differ in case only may be several.
         ("From: a@b\r\nTo: X@y, x@Y\r\n\r\n", &["x@y", "X@y"], "Bcc: <x@y>\r\nFrom: a@b\r\nTo: X@y\r\n\r\n"),
+        // What is a k for Unicode is another mailbox.
+        ("From: a@b\r\nTo: \u{212a}im@y\r\n\r\n", &["kim@y"], "Bcc: <kim@y>\r\nFrom: a@b\r\n\r\n"),
+        // Of two fields with one name one may be overlooked.
+        (
+            "From: a@b\r\nTo: x@y\r\nCc: q@y\r\nto : z@y\r\n\r\n",
+            &["x@y", "z@y", "q@y"],
+            "Bcc: <x@y>,\r\n <z@y>\r\nFrom: a@b\r\nTo: x@y\r\nCc: q@y\r\nto : z@y\r\n\r\n",
+        ),
+        ("From: a@b\r\nTo: n@y\r\nTo: x@y\r\n\r\n", &["x@y"], "From: a@b\r\nTo: x@y\r\n\r\n"),
         // Groups.
         ("From: a@b\r\nTo: T: x@y, z@y;, U: q@y;, V:;\r\n\r\n", &["x@y"], "From: a@b\r\nTo: T: x@y;,\r\n V: ;\r\n\r\n"),
         // From.
@@ -66,6 +75,7 @@ fn others_are_taken_out_and_the_hidden_are_in_one_bcc() {
         ("From: a@b\r\nResent-To: x@y, z@y\r\nTo: q@y\r\n\r\n", &["x@y"], "Bcc: <x@y>\r\nFrom: a@b\r\nResent-To: x@y\r\n\r\n"),
         // Behind a line that is no field a service may see a header or a body.
         ("From: a@b\r\nno field\r\nTo: x@y, z@y\r\n\r\n", &["x@y"], "Bcc: <x@y>\r\nFrom: a@b\r\nno field\r\nTo: x@y\r\n\r\n"),
+        ("From: a@b\r\nX: a\r\n \r\n b\r\nTo: x@y\r\n\r\n", &["x@y"], "Bcc: <x@y>\r\nFrom: a@b\r\nX: a\r\n \r\n b\r\nTo: x@y\r\n\r\n"),
         // Without header, without body, without anything.
         ("\r\nTo: z@y\r\n", &["x@y"], "From: <sender@app.example>\r\nBcc: <x@y>\r\n\r\nTo: z@y\r\n"),
         ("From: a@b\r\nTo: z@y", &["x@y"], "Bcc: <x@y>\r\nFrom: a@b\r\n"),

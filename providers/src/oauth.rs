@@ -6,7 +6,9 @@
 //! - A token that has expired is never handed out.
 //! - However many ask, one request is under way. It is nobody's own: a caller that gives up takes
 //!   nothing from the others.
-//! - A renewal that fails costs nothing while the old token lasts.
+//! - A renewal that fails costs nothing while the old token lasts, even one that was refused: that may have
+//!   been for one mailbox of many.
+//! - Whatever is refused, nobody asks the token service about it over and over again.
 
 pub mod entra;
 pub mod google;
@@ -36,6 +38,9 @@ const JUST_NOW: Duration = Duration::from_secs(60);
 /// How long after a renewal that failed the next one is tried, while the old token lasts.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
+/// For how long nobody asks again for a token that was refused: only a person can change that.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+
 /// A bearer token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Arc<str>);
@@ -54,13 +59,18 @@ struct Cache {
     held: Option<Held>,
     /// The request that is under way, for all who wait for it.
     flight: Option<Flight>,
+    /// Why the token service gives none, and when it said so.
+    refusal: Option<(Instant, Failure)>,
 }
 
 type Flight = watch::Receiver<Option<Result<Token, Failure>>>;
 
 struct Held {
     token: Token,
+    /// When it was the newest that could be had.
     fetched: Instant,
+    /// A service did not accept it, so another one is wanted.
+    is_refused: bool,
     renew_at: Instant,
     usable_until: Instant,
 }
@@ -85,12 +95,37 @@ impl fmt::Debug for Tokens {
     }
 }
 
+impl Cache {
+    /// What those get who wait for a request that has brought no token.
+    fn landed_without(&mut self, failure: Failure) -> Result<Token, Failure> {
+        let now = Instant::now();
+        let is_final = matches!(failure, Failure::Unauthorized(_) | Failure::SenderRefused(_));
+        self.refusal = is_final.then(|| (now, failure.clone()));
+        let Some(held) = self.held.as_mut().filter(|held| now < held.usable_until) else { return Err(failure) };
+        tracing::warn!(why = %failure.diagnostic(), "an access token cannot be renewed; the old one is used while it lasts");
+        held.renew_at = now + RENEW_AGAIN;
+        if held.is_refused && is_final {
+            return Err(failure);
+        }
+        if std::mem::take(&mut held.is_refused) {
+            held.fetched = now;
+        }
+        Ok(held.token.clone())
+    }
+}
+
 impl Held {
     fn new(granted: Granted, asked: Instant) -> Self {
         let lifetime = granted.lifetime;
         // It must outlive the call that it is handed out for, or the call is refused.
         let margin = (lifetime / 20).min(Duration::from_secs(30));
-        Self { token: granted.token, fetched: asked, renew_at: asked + lifetime / 10 * 9, usable_until: asked + (lifetime - margin) }
+        Self {
+            token: granted.token,
+            fetched: asked,
+            is_refused: false,
+            renew_at: asked + lifetime / 10 * 9,
+            usable_until: asked + (lifetime - margin),
+        }
     }
 }
 
@@ -108,7 +143,7 @@ impl Tokens {
         let mut flight = {
             let mut cache = self.0.cache.lock();
             let now = Instant::now();
-            let held = cache.held.as_ref().filter(|held| now < held.usable_until);
+            let held = cache.held.as_ref().filter(|held| now < held.usable_until && !held.is_refused);
             if let Some((token, renew_at)) = held.map(|held| (held.token.clone(), held.renew_at)) {
                 if now >= renew_at {
                     // In the background: nobody has to wait for it.
@@ -116,23 +151,23 @@ impl Tokens {
                 }
                 return Ok(token);
             }
+            if let Some((_, failure)) = cache.refusal.as_ref().filter(|(since, _)| since.elapsed() < REFUSED_FOR) {
+                return Err(failure.clone());
+            }
             self.flight(&mut cache)
         };
         let landed = flight.wait_for(Option::is_some).await.ok().and_then(|landed| landed.clone());
         landed.unwrap_or_else(|| Err(Failure::Unavailable(Diagnostic::during("token", "the request for a token was given up"))))
     }
 
-    /// Forgets `refused`, which a service did not accept. Says whether another one is worth a try: once,
+    /// Has `refused`, which a service did not accept, replaced by another one if one is to be had. Says whether another one is worth a try: once,
     /// and not when it was renewed just now.
     pub fn refused(&self, refused: &Token) -> bool {
         let mut cache = self.0.cache.lock();
-        match &cache.held {
+        match &mut cache.held {
             Some(held) if held.token == *refused => {
-                let is_old = held.fetched.elapsed() >= JUST_NOW;
-                if is_old {
-                    cache.held = None;
-                }
-                is_old
+                held.is_refused |= held.fetched.elapsed() >= JUST_NOW;
+                held.is_refused
             }
             // Somebody else was refused with it before, so another one is here or on its way.
             _ => true,
@@ -153,7 +188,7 @@ impl Tokens {
             };
             let part = call(token.clone()).await;
             let Part::Failed(Failure::Unauthorized(diagnostic)) = &part else { return part };
-            // A right that was granted since is in the next token only, so this one is forgotten either way.
+            // A right that was granted since is in the next token only, so this one is replaced either way.
             let renewed = self.refused(&token);
             if !(again && renewed && diagnostic.code == Some(401)) {
                 return part;
@@ -176,11 +211,10 @@ impl Tokens {
             let landed = shared.grant.request().await;
             let mut cache = shared.cache.lock();
             cache.flight = None;
-            let landed = landed.map(|granted| cache.held.insert(Held::new(granted, asked)).token.clone());
-            if let (Err(failure), Some(held)) = (&landed, &mut cache.held) {
-                tracing::warn!(why = %failure.diagnostic(), "an access token cannot be renewed; the old one is used while it lasts");
-                held.renew_at = Instant::now() + RENEW_AGAIN;
-            }
+            let landed = match landed {
+                Ok(granted) => Ok(cache.held.insert(Held::new(granted, asked)).token.clone()),
+                Err(failure) => cache.landed_without(failure),
+            };
             land.send_replace(Some(landed));
         });
         flight

@@ -176,6 +176,34 @@ async fn a_refused_token_is_forgotten_unless_it_was_fetched_just_now() {
 }
 
 #[tokio::test]
+async fn a_refused_token_is_used_on_while_no_other_is_to_be_had_for_it_may_be_good_for_others() {
+    let (api, tokens) = by_secret([granted("one", 3600), down(), granted("two", 3600)]).await;
+    let one = tokens.get().await.unwrap();
+    pass(61).await;
+    assert!(tokens.refused(&one));
+    assert_eq!(text(&tokens).await, "one");
+    assert!(!tokens.refused(&one), "whoever is refused again does not ask the token service again");
+    assert_eq!((text(&tokens).await.as_str(), api.requests().len()), ("one", 2));
+    pass(61).await;
+    assert!(tokens.refused(&one));
+    assert_eq!(text(&tokens).await, "two");
+}
+
+#[tokio::test]
+async fn a_refusal_is_believed_for_a_while_so_that_nobody_hammers_the_token_service() {
+    let no = Answer::json(400, &json!({ "error": "invalid_grant", "error_description": "no" }).to_string());
+    let (api, tokens) = by_secret([no, granted("one", 3600)]).await;
+    let first = tokens.get().await.unwrap_err();
+    assert!(matches!(first, Failure::Unauthorized(_)), "{first:?}");
+    for _ in 0..100 {
+        assert_eq!(tokens.get().await, Err(first.clone()));
+    }
+    assert_eq!(api.requests().len(), 1);
+    pass(31).await;
+    assert_eq!(text(&tokens).await, "one");
+}
+
+#[tokio::test]
 async fn a_call_that_is_refused_with_401_is_made_once_more_with_another_token() {
     let refused = |code| Part::Failed(Failure::Unauthorized(Diagnostic { code: Some(code), ..Diagnostic::local("no") }));
     let (api, tokens) = by_secret([granted("one", 3600), granted("two", 3600)]).await;
@@ -192,7 +220,7 @@ async fn a_call_that_is_refused_with_401_is_made_once_more_with_another_token() 
     // 403 is said of the request, not of the token; but a right that is missing may come with the next one.
     pass(61).await;
     assert_eq!(tokens.call(soon, |_| async { refused(403) }).await, refused(403));
-    assert!(tokens.0.cache.lock().held.is_none());
+    assert!(tokens.0.cache.lock().held.as_ref().unwrap().is_refused);
     assert_eq!(api.requests().len(), 2);
 }
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::contract::Diagnostic;
 use crate::smtp::rules::Rule;
 use crate::smtp::verdict::{Stage, Verdict};
 
@@ -42,6 +43,9 @@ pub const RULES: &[Rule] = &[
     Rule::new(5, Verdict::Rejected)
         .status(7, 512)
         .advice("the application writes no valid From header: correct it there, or set `rewrite`"),
+    // One recipient's own list, though it names this machine ("Client host [192.0.2.1] blocked by ...").
+    Rule::new(5, Verdict::Bounced).at(Stage::Rcpt).status(7, 513).advice(CUSTOMER_LIST),
+    Rule::new(5, Verdict::Rejected).status(7, 513).advice(CUSTOMER_LIST),
     // The sender.
     Rule::new(5, Verdict::SenderRefused).at(Stage::Message).says("sendasdenied").advice(SEND_AS),
     Rule::new(5, Verdict::SenderRefused).status(2, 252).advice(SEND_AS),
@@ -51,15 +55,16 @@ pub const RULES: &[Rule] = &[
     Rule::new(5, Verdict::SenderRefused).status(1, 8).advice(
         "the sender is blocked for outbound spam: find out what was sent, then unblock it in the Defender portal under Review > Restricted entities",
     ),
+    // "The sending account has been banned": nothing that another account is told.
+    Rule::new(5, Verdict::SenderRefused).statuses(7, 501, 503).advice(
+        "Microsoft has banned the sender for spam: find out what was sent and from where, then ask Microsoft support to lift the block",
+    ),
     // The tenant, and this machine.
     Rule::new(5, Verdict::Unauthorized).statuses(7, 705, 708).advice(
         "the tenant or this machine's address is blocked for what was sent before: look for compromised accounts and connectors, then ask Microsoft support to lift it",
     ),
     Rule::new(5, Verdict::Unauthorized).status(7, 750).advice(
         "mail was sent from domains that are not the tenant's: add and verify the sender's domain in the Microsoft 365 admin center under Settings > Domains, then ask Microsoft support to lift the block",
-    ),
-    Rule::new(5, Verdict::Unauthorized).statuses(7, 501, 503).advice(
-        "Microsoft takes this sender or this machine for a source of spam: find out what was sent, then ask Microsoft support to lift the block",
     ),
     Rule::new(5, Verdict::Unauthorized).status(7, 511).advice(
         "this machine's address is banned: write to delist@microsoft.com with the whole reply, as it asks for",
@@ -74,6 +79,12 @@ pub const RULES: &[Rule] = &[
         .advice("Exchange Online wants TLS 1.2 or later: something between here and there lowers it; look at proxies and firewalls that open TLS"),
 ];
 
+/// Whether a mailbox was told to slow down, and nobody else.
+pub(crate) fn is_of_one_mailbox(slowed: &Diagnostic) -> bool {
+    slowed.advice == Some(QUOTA) || slowed.advice == Some(CONNECTIONS)
+}
+
+const CUSTOMER_LIST: &str = "the recipient's organization has this machine's address on a list of its own: ask its administrator";
 const QUOTA: &str = "the mailbox has reached its limit of 10,000 recipients in 24 hours: spread the senders over more mailboxes, set `limits.quota`, or send bulk mail by another provider";
 const CONNECTIONS: &str =
     "a mailbox may have three connections at a time: lower `limits.concurrency`, and look for other programs that send with this mailbox";

@@ -191,7 +191,7 @@ impl Credential {
             return Err(Failure::Unsuitable(Diagnostic::local(text)));
         };
         let mut kept = kept.lock();
-        let tokens = match kept.get(&mailbox.to_lowercase()) {
+        let tokens = match kept.get(&mailbox.to_ascii_lowercase()) {
             Some(tokens) => tokens.clone(),
             None => {
                 if kept.len() >= MAILBOXES {
@@ -200,7 +200,7 @@ impl Credential {
                 }
                 let unusable = |error: SettingsError| Failure::Unauthorized(Diagnostic::during("token", error.message));
                 let tokens = account.tokens(mailbox).map_err(unusable)?;
-                kept.insert(mailbox.to_lowercase(), tokens.clone());
+                kept.insert(mailbox.to_ascii_lowercase(), tokens.clone());
                 tokens
             }
         };
@@ -226,11 +226,18 @@ impl Provider for Gmail {
             api::hand_over("messages.send", request, self.timeouts, attempt, recipients, RULES, answer::read).await
         };
         let part = match tokens.call(attempt.deadline, call).await {
-            // Whether a service account may act for one mailbox says nothing of the others.
+            // Whether a service account may act for one mailbox, and there is one, says nothing of the others.
             Part::Failed(Failure::Unauthorized(diagnostic))
-                if self.credential.is_each_senders() && diagnostic.text.starts_with("unauthorized_client") =>
+                if self.credential.is_each_senders()
+                    && ["unauthorized_client", "failedPrecondition"].iter().any(|code| diagnostic.text.starts_with(code)) =>
             {
                 Part::Failed(Failure::SenderRefused(diagnostic))
+            }
+            // The message waits by the retry schedule, and nobody else.
+            Part::Failed(Failure::Throttled { diagnostic, .. })
+                if self.credential.is_each_senders() && answer::is_of_one_user(&diagnostic) =>
+            {
+                Part::Failed(Failure::Throttled { retry_after: Some(Duration::ZERO), diagnostic })
             }
             part => part,
         };

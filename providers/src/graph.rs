@@ -8,6 +8,7 @@ mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -146,7 +147,7 @@ impl Settings for Config {
     /// 10,000 recipients in 24 hours for each mailbox, so only where all goes through one.
     /// <https://learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description/exchange-online-limits>
     fn default_limits(&self) -> LimitSettings {
-        let day = std::time::Duration::from_secs(86_400);
+        let day = Duration::from_secs(86_400);
         let quota = self.mailbox.as_ref().map(|_| Rate { count: 10_000, counted: Counted::Recipients, period: day });
         LimitSettings { quota, ..LimitSettings::default() }
     }
@@ -208,6 +209,10 @@ fn of_the_sender(part: Part) -> Part {
     match part {
         Part::Failed(Failure::Unauthorized(diagnostic)) if diagnostic.during != "token" && matches!(diagnostic.code, Some(403 | 404)) => {
             Part::Failed(Failure::SenderRefused(diagnostic))
+        }
+        // The message waits by the retry schedule, and nobody else.
+        Part::Failed(Failure::Throttled { diagnostic, .. }) if answer::is_of_one_mailbox(&diagnostic) => {
+            Part::Failed(Failure::Throttled { retry_after: Some(Duration::ZERO), diagnostic })
         }
         other => other,
     }

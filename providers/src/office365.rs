@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::contract::{
     Address, Attempt, Capabilities, Connected, Delivery, Diagnostic, Failure, Probed, Provider, ProviderName, ReversePath,
 };
+use crate::exchange;
 use crate::oauth::Tokens;
 use crate::oauth::entra::Entra;
 use crate::registry::{Context, Settings, SettingsError};
@@ -178,8 +179,9 @@ impl Office365 {
     fn login(&self, sender: &ReversePath) -> Result<Login, Failure> {
         let user = match (&self.mailbox, sender) {
             (Some(mailbox), _) => Arc::clone(mailbox),
-            // Mailboxes have no case; connections are kept by the name.
-            (None, ReversePath::Mailbox(address)) => address.as_str().to_lowercase().into(),
+            // Mailboxes have no case; connections are kept by the name. Beyond ASCII, another letter is another
+            // mailbox, whatever Unicode has as its lower case.
+            (None, ReversePath::Mailbox(address)) => address.as_str().to_ascii_lowercase().into(),
             (None, ReversePath::Null) => {
                 let text = "a notification has no sender whose mailbox could be logged in to";
                 return Err(Failure::Unsuitable(Diagnostic::local(text).advised(Some("set `mailbox`, or route notifications elsewhere"))));
@@ -189,10 +191,15 @@ impl Office365 {
     }
 }
 
-/// Where each sender logs in to a mailbox of its own, a refused login may be this sender's only. It must
-/// not stop everybody else's mail.
+/// Where each sender logs in to a mailbox of its own, a refused login may be this sender's only, and so may be a
+/// quota that is used up. It must not stop everybody else's mail: nobody is asked to wait but this message, which
+/// does so by the retry schedule.
 fn of_one_sender(failure: Failure) -> Failure {
     match failure {
+        // Without a reply it is about our own connections of this mailbox.
+        Failure::Throttled { diagnostic, .. } if diagnostic.code.is_none() || exchange::is_of_one_mailbox(&diagnostic) => {
+            Failure::Throttled { retry_after: Some(Duration::ZERO), diagnostic }
+        }
         Failure::Unauthorized(diagnostic)
             if diagnostic.during == "AUTH"
                 && diagnostic.code == Some(535)

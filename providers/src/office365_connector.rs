@@ -7,7 +7,7 @@ pub mod refusals;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::contract::{Attempt, Capabilities, Connected, Delivery, Failure, Probed, Provider, ProviderName};
+use crate::contract::{Attempt, Capabilities, Connected, Delivery, EnhancedStatus, Failure, Probed, Provider, ProviderName};
 use crate::registry::{Context, Settings, SettingsError};
 use crate::settings::{LimitSettings, Rewrite, Span};
 use crate::smtp::pool::Keep;
@@ -109,13 +109,27 @@ fn capable(offered: Capabilities, has_certificate: bool) -> Capabilities {
     Capabilities { null_sender: has_certificate, sender_identity: !has_certificate, ..offered }
 }
 
+/// By its address alone a connector knows this machine only together with a sender's domain that is the
+/// tenant's. So a refusal to relay may be this sender's only, and must not stop everybody else's mail.
+fn of_one_sender(failure: Failure) -> Failure {
+    match failure {
+        Failure::Unauthorized(diagnostic)
+            if diagnostic.status == Some(EnhancedStatus(5, 7, 64)) || diagnostic.text.to_ascii_lowercase().contains("relay") =>
+        {
+            Failure::SenderRefused(diagnostic)
+        }
+        other => other,
+    }
+}
+
 impl Provider for Connector {
     fn capabilities(&self) -> Capabilities {
         capable(self.relay.capabilities(), self.has_certificate)
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
-        self.relay.deliver(&attempt, &Login::Anonymous).await
+        let delivery = self.relay.deliver(&attempt, &Login::Anonymous).await;
+        if self.has_certificate { delivery } else { delivery.map_err(of_one_sender) }
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {

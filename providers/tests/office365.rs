@@ -145,6 +145,20 @@ async fn one_sender_whose_login_is_refused_does_not_stop_the_others() {
 }
 
 #[tokio::test]
+async fn one_mailbox_whose_quota_is_used_up_does_not_stop_the_others() {
+    let quota = "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException";
+    let machine = "451 4.7.500 Server busy. Please try again later from [192.0.2.1].";
+    for (reply, settings, pause) in
+        [(quota, json!({}), Some(0)), (quota, json!({ "mailbox": "relay@contoso.example" }), Some(3600)), (machine, json!({}), None)]
+    {
+        let far = FarSide::start(script().on(Step::Mail, Action::reply(reply)), false).await;
+        let delivery = provider(&far, &far.tokens.url(), settings).deliver(from("a@contoso.example")).await;
+        let Err(Failure::Throttled { retry_after, .. }) = delivery else { panic!("{delivery:?}") };
+        assert_eq!(retry_after.map(|pause| pause.as_secs()), pause, "{reply}");
+    }
+}
+
+#[tokio::test]
 async fn a_mailbox_has_three_connections_at_a_time_and_no_more() {
     let far = FarSide::start(script().on(Step::FinalDot, Action::Hang), false).await;
     let provider = provider(&far, &far.tokens.url(), json!({ "mailbox": "relay@contoso.example" }));
@@ -216,6 +230,23 @@ async fn a_connector_shows_its_certificate_and_only_then_carries_notifications()
         assert!(is_relayed(&delivery), "{delivery:?}");
         let taken = far.host.log().messages.pop().unwrap();
         assert_eq!((taken.certified, taken.encrypted, taken.login), (certified, true, None));
+    }
+}
+
+#[tokio::test]
+async fn a_sender_that_a_connector_does_not_relay_for_does_not_stop_the_others_unless_a_certificate_speaks_for_all() {
+    let refusal = "550 5.7.64 TenantAttribution; Relay Access Denied";
+    let banned = "550 5.7.606 Access denied, banned sending IP [192.0.2.1].";
+    let certificate = |far: &FarSide| json!({ "certificate": far.certificate(), "private_key": far.key() });
+    for (reply, certified, expected) in
+        [(refusal, false, "sender_refused"), (refusal, true, "unauthorized"), (banned, false, "unauthorized")]
+    {
+        let far = FarSide::start(Script::offering(&["PIPELINING"]).on(Step::Mail, Action::reply(reply)), false).await;
+        let own = if certified { certificate(&far) } else { json!({}) };
+        let config: office365_connector::Config = serde_json::from_value(far.settings(json!({}), own)).unwrap();
+        let failure = connect("office365_connector", &config).deliver(from("a@elsewhere.example")).await.unwrap_err();
+        assert_eq!(failure.name(), expected, "{reply}");
+        assert!(failure.diagnostic().advice.is_some());
     }
 }
 

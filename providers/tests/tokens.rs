@@ -180,6 +180,44 @@ async fn what_is_refused_of_one_senders_mailbox_is_no_refusal_of_the_credential(
     assert!(matches!(one.deliver(small()).await, Err(Failure::Unauthorized(_))));
 }
 
+#[tokio::test]
+async fn a_mailbox_without_gmail_is_no_refusal_of_the_credential() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let token = Answer::json(200, &json!({ "access_token": "t", "expires_in": 3599 }).to_string());
+    let no = json!({ "error": { "errors": [{ "reason": "failedPrecondition" }], "message": "Precondition check failed." } });
+    let api = FakeApi::start([token, Answer::json(400, &no.to_string())]).await.unwrap();
+    let own = gmail(&api, json!({ "credentials_file": key_file(&dir) })).unwrap();
+    assert!(matches!(own.deliver(small()).await, Err(Failure::SenderRefused(_))));
+}
+
+#[tokio::test]
+async fn one_mailbox_that_has_sent_all_it_may_does_not_stop_the_others() {
+    let answer = |status: u16, body: Value| Answer::json(status, &body.to_string());
+    let token = || answer(200, json!({ "access_token": "t", "expires_in": 3599 }));
+    let quota = || answer(400, json!({ "error": { "code": "ErrorExceededMessageLimit", "message": "no" } }));
+    let limit = || {
+        let errors = json!([{ "reason": "rateLimitExceeded" }]);
+        answer(429, json!({ "error": { "errors": errors, "message": "User-rate limit exceeded (Mail sending)" } }))
+    };
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = key_file(&dir);
+    for (mailbox, pause) in [(json!({}), 0), (json!({ "mailbox": "relay@corp.example" }), 3600)] {
+        let with = |mut own: Value| {
+            own.as_object_mut().unwrap().extend(mailbox.as_object().unwrap().clone());
+            own
+        };
+        let api = FakeApi::start([token(), quota()]).await.unwrap();
+        let graph = graph(&api, with(json!({ "client_secret": "x" }))).unwrap();
+        let api = FakeApi::start([token(), limit()]).await.unwrap();
+        let gmail = gmail(&api, with(json!({ "credentials_file": path }))).unwrap();
+        for provider in [graph, gmail] {
+            let delivery = provider.deliver(small()).await;
+            let Err(Failure::Throttled { retry_after, .. }) = delivery else { panic!("{delivery:?}") };
+            assert_eq!(retry_after, Some(Duration::from_secs(pause)));
+        }
+    }
+}
+
 /// A service account's key.
 fn key_file(dir: &tempfile::TempDir) -> std::path::PathBuf {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use mail_parser::DateTime;
 
+use crate::contract::Diagnostic;
 use crate::http::api::{Answer, Reading, Refused};
 use crate::http::verdict::{Rule, Verdict};
 
@@ -35,11 +36,16 @@ pub const RULES: &[Rule] = &[
         .advice("the token lacks the scope https://www.googleapis.com/auth/gmail.send: add it to the delegation, or sign in again with it"),
     Rule::new(403, "accessNotConfigured", Verdict::Unauthorized)
         .advice("the Gmail API is not enabled: enable it for the project in the Google Cloud console under APIs & Services > Library"),
-    Rule::new(429, "", Verdict::Throttled(Some(LIMIT_PAUSE)))
-        .says("mail sending")
-        .advice("the user has reached Gmail's limit on sending (2,000 messages or 10,000 recipients in 24 hours): spread mail over more users or providers"),
+    Rule::new(429, "", Verdict::Throttled(Some(LIMIT_PAUSE))).says("mail sending").advice(LIMIT),
     Rule::new(429, "", Verdict::Throttled(None)),
 ];
+
+const LIMIT: &str = "the user has reached Gmail's limit on sending (2,000 messages or 10,000 recipients in 24 hours): spread mail over more users or providers";
+
+/// Whether a user was told to slow down, and nobody else.
+pub(super) fn is_of_one_user(slowed: &Diagnostic) -> bool {
+    slowed.advice == Some(LIMIT) || slowed.text.starts_with("userRateLimitExceeded")
+}
 
 /// What an answer to `messages.send` says: a message with an id, or not sent.
 pub(super) fn read(answer: &Answer) -> Reading {

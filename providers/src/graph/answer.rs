@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::contract::Diagnostic;
 use crate::http::api::{Answer, Reading, Refused};
 use crate::http::verdict::{Rule, Verdict};
 
@@ -42,14 +43,24 @@ pub const RULES: &[Rule] = &[
     Rule::new(0, "ErrorQuotaExceeded", Verdict::SenderRefused)
         .advice("the sending mailbox is full, as Exchange keeps each message in Sent Items: empty it, or give it a retention policy"),
     Rule::new(0, "ErrorExceededMessageLimit", Verdict::Throttled(Some(QUOTA_PAUSE)))
-        .advice("the mailbox has reached Exchange's limit of 10,000 recipients in 24 hours: spread mail over more mailboxes or providers"),
+        .advice(QUOTA),
     Rule::new(0, "ErrorMessageSubmissionBlocked", Verdict::SenderRefused)
         .advice("Exchange has blocked the mailbox from sending, mostly after spam: look at Restricted entities in the Defender portal"),
     Rule::new(429, "", Verdict::Throttled(None))
         .says("mailboxconcurrency")
-        .advice("more than 4 requests at a time for one mailbox: lower `limits.concurrency`, and see whether another program uses the same application"),
+        .advice(CONCURRENCY),
     Rule::new(429, "", Verdict::Throttled(None)),
 ];
+
+const QUOTA: &str =
+    "the mailbox has reached Exchange's limit of 10,000 recipients in 24 hours: spread mail over more mailboxes or providers";
+const CONCURRENCY: &str =
+    "more than 4 requests at a time for one mailbox: lower `limits.concurrency`, and see whether another program uses the same application";
+
+/// Whether a mailbox was told to slow down, and nobody else.
+pub(super) fn is_of_one_mailbox(slowed: &Diagnostic) -> bool {
+    slowed.advice == Some(QUOTA) || slowed.advice == Some(CONCURRENCY)
+}
 
 /// What an answer to `sendMail` or `send` says: only 202 is success.
 /// <https://learn.microsoft.com/graph/api/user-sendmail#response>

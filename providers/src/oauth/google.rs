@@ -33,7 +33,7 @@ pub const RULES: &[Rule] = &[
     Rule::new(0, "invalid_scope", Verdict::Unauthorized)
         .advice("allow the scope for the service account's client ID in the Google Admin console under Domain-wide delegation"),
     Rule::new(0, "invalid_grant", Verdict::SenderRefused)
-        .says("invalid email or user id")
+        .says("valid email or user id")
         .advice("there is no such user in the Workspace: set `mailbox` to a user, or let applications send as one"),
     Rule::new(0, "invalid_grant", Verdict::Unauthorized)
         .says("reasonable timeframe")

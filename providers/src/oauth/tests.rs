@@ -435,6 +435,7 @@ fn every_refusal_of_a_token_has_its_verdict_and_every_rule_its_refusal() {
                 (google(403, "access_denied", "Requested client not authorized."), auth),
                 (google(400, "invalid_scope", "Invalid OAuth scope"), auth),
                 (google(400, "invalid_grant", "Invalid email or User ID"), Verdict::SenderRefused),
+                (google(400, "invalid_grant", "Not a valid email or user ID."), Verdict::SenderRefused),
                 (
                     google(
                         400,

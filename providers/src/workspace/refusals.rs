@@ -22,7 +22,8 @@ const OWN: &[Rule] = &[
     Rule::new(5, Verdict::Throttled(Some(QUOTA_PAUSE))).says("limit exceeded for customer").advice(
         "the organization has sent all that it may in 24 hours: Google's limit grows with the number of licences; send bulk mail by another provider",
     ),
-    Rule::new(5, Verdict::Throttled(Some(QUOTA_PAUSE))).says("relay limit exceeded for user").advice(USER_LIMIT),
+    // The relay counts by the envelope's sender: the message waits by the retry schedule, and nobody else.
+    Rule::new(5, Verdict::Throttled(Some(Duration::ZERO))).says("relay limit exceeded for user").advice(USER_LIMIT),
     Rule::new(5, Verdict::Throttled(Some(QUOTA_PAUSE))).says("user sending limit exceeded").advice(USER_LIMIT),
     Rule::new(4, Verdict::Throttled(Some(PEAK_PAUSE)))
         .says("peak smtp relay limit")
@@ -31,8 +32,10 @@ const OWN: &[Rule] = &[
         .status(7, 28)
         .advice("Google sees unusually much mail from this machine's address: set `limits.rate`, and look for what else sends from there"),
     // Who we are.
-    Rule::new(5, Verdict::Unauthorized).says("invalid credentials for relay").advice(
-        "Google does not know this machine's address: add it in the Admin console under Apps > Google Workspace > Gmail > Routing > SMTP relay service, and use a sender of one of your domains; or set `username`",
+    // The address is not registered, or not for the sender's domain: one application with a foreign sender must
+    // not stop the others.
+    Rule::new(5, Verdict::SenderRefused).says("invalid credentials for relay").advice(
+        "Google does not take this sender's domain from this machine's address: add the address in the Admin console under Apps > Google Workspace > Gmail > Routing > SMTP relay service, and use a sender of one of that organization's domains; or set `username`",
     ),
     Rule::new(421, Verdict::Unauthorized)
         .at(Stage::Greeting)

@@ -145,8 +145,8 @@ pub fn everywhere() -> Vec<Row> {
         (Mail, "550 5.7.705 Access denied, tenant has exceeded threshold", Unauthorized),
         (Mail, "550 5.7.708 Access denied, traffic not accepted from this IP", Unauthorized),
         (Mail, "550 5.7.750 Service unavailable. Client blocked from sending from unregistered domains.", Unauthorized),
-        (Message, "550 5.7.501 Access denied, spam abuse detected", Unauthorized),
-        (Message, "550 5.7.502 Access denied, banned sender", Unauthorized),
+        (Message, "550 5.7.501 Access denied, spam abuse detected", SenderRefused),
+        (Message, "550 5.7.502 Access denied, banned sender", SenderRefused),
         (
             Message,
             "550 5.7.703 Your message can't be delivered because messages to this address are blocked by your organization using Tenant Allow Block List.",
@@ -159,7 +159,12 @@ pub fn everywhere() -> Vec<Row> {
             Rejected,
         ),
         (Message, "550 5.7.512 Access denied, message must be RFC 5322 section 3.6.2 compliant", Rejected),
-        (Message, "550 5.7.513 Service unavailable, Client host blocked by recipient domain using Customer Block list", Rejected),
+        (
+            Message,
+            "550 5.7.513 Service unavailable, Client host [192.0.2.1] blocked by contoso.example using Customer Block list",
+            Rejected,
+        ),
+        (Rcpt, "550 5.7.513 Service unavailable, Client host [192.0.2.1] blocked by contoso.example using Customer Block list", Bounced),
         (Message, "550 5.7.1 Message rejected for its content", Rejected),
         (Rcpt, "550 5.7.511 Access denied, banned sender. Please email delist@microsoft.com", Unauthorized),
         (

@@ -1,6 +1,7 @@
 //! Google Workspace's SMTP relay: a host that takes XOAUTH2 under TLS only, and a token service.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_providers::contract::DynProvider;
 use postrider_providers::smtp::rules::Rule;
@@ -57,7 +58,7 @@ impl SmtpSubject for Workspace {
             (
                 Mail,
                 "550 5.4.5 Daily SMTP relay limit exceeded for user. For more information on SMTP relay sending limits please contact your administrator.",
-                Throttled(Some(QUOTA_PAUSE)),
+                Throttled(Some(Duration::ZERO)),
             ),
             (
                 Message,
@@ -69,7 +70,7 @@ impl SmtpSubject for Workspace {
             (
                 Mail,
                 "550 5.7.1 Invalid credentials for relay [192.0.2.1]. The IP address you've registered in your Workspace SMTP Relay service doesn't match the domain of the account this email is being sent from.",
-                Unauthorized,
+                SenderRefused,
             ),
             (Greeting, "421 4.7.0 Try again later, closing connection. (EHLO)", Unauthorized),
             (

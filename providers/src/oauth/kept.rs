@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::digest;
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ pub(super) struct Kept {
     fingerprint: String,
     path: Option<PathBuf>,
     newest: Mutex<Option<String>>,
+    /// The newest is not in the file yet.
+    is_unwritten: AtomicBool,
 }
 
 impl Kept {
@@ -38,7 +41,13 @@ impl Kept {
         });
         let harmless = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
         let file = name.as_str().chars().map(harmless).collect::<String>() + ".json";
-        Self { configured, fingerprint, path: state.map(|state| state.join(file)), newest: Mutex::new(None) }
+        Self {
+            configured,
+            fingerprint,
+            path: state.map(|state| state.join(file)),
+            newest: Mutex::new(None),
+            is_unwritten: AtomicBool::new(false),
+        }
     }
 
     /// The token to use next.
@@ -49,7 +58,12 @@ impl Kept {
         let mut found = None;
         if let Some(path) = self.path.clone() {
             match in_background(move || std::fs::read(path)).await {
-                Ok(bytes) => found = self.read(&bytes),
+                Ok(bytes) => {
+                    found = self.read(&bytes).unwrap_or_else(|()| {
+                        tracing::warn!("the file with the newest refresh token is damaged; the one in the config is used");
+                        None
+                    });
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => tracing::warn!(%error, "the newest refresh token cannot be read; the one in the config is used"),
             }
@@ -59,20 +73,27 @@ impl Kept {
         current
     }
 
-    fn read(&self, bytes: &[u8]) -> Option<String> {
-        let file: Value = serde_json::from_slice(bytes).unwrap_or_default();
-        let is_ours = file["version"] == VERSION && file["configured"] == self.fingerprint.as_str();
-        is_ours.then(|| file["refresh_token"].as_str().filter(|token| !token.is_empty()).map(str::to_owned)).flatten()
+    /// The token in a file; `None` where it came from another one than is configured.
+    fn read(&self, bytes: &[u8]) -> Result<Option<String>, ()> {
+        let file: Value = serde_json::from_slice(bytes).map_err(drop)?;
+        let (Some(VERSION), Some(configured)) = (file["version"].as_u64(), file["configured"].as_str()) else { return Err(()) };
+        if configured != self.fingerprint {
+            return Ok(None);
+        }
+        file["refresh_token"].as_str().filter(|token| !token.is_empty()).map(|token| Some(token.to_owned())).ok_or(())
     }
 
     /// Keeps a token that came in place of the one that was used.
     pub(super) async fn keep(&self, token: &str) {
-        if self.newest.lock().replace(token.to_owned()).as_deref() == Some(token) {
+        let is_known = self.newest.lock().replace(token.to_owned()).as_deref() == Some(token);
+        if is_known && !self.is_unwritten.load(Ordering::Relaxed) {
             return;
         }
         let Some(path) = self.path.clone() else { return };
         let content = json!({ "version": VERSION, "configured": self.fingerprint, "refresh_token": token }).to_string();
-        if let Err(error) = in_background(move || write(&path, content.as_bytes())).await {
+        let written = in_background(move || write(&path, content.as_bytes())).await;
+        self.is_unwritten.store(written.is_err(), Ordering::Relaxed);
+        if let Err(error) = written {
             tracing::warn!(%error, "the newest refresh token cannot be kept; after a restart an older one is used");
         }
     }

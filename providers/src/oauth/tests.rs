@@ -357,6 +357,29 @@ async fn a_new_refresh_token_is_used_from_then_on_and_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_new_refresh_token_that_could_not_be_written_is_written_when_it_comes_again() {
+    let dir = TempDir::new().unwrap();
+    let state = dir.path().join("state");
+    // Where the directory should be, there is a file.
+    std::fs::write(&state, "").unwrap();
+    let next = || Answer::json(200, &json!({ "access_token": "one", "expires_in": 100, "refresh_token": "r2" }).to_string());
+    let api = FakeApi::start([next(), next(), next()]).await.unwrap();
+    let (url, context) = (api.url(), context().with_state(&state));
+    let tokens = || {
+        let (secret, refresh_token) = (Secret::Literal("x".into()), Secret::Literal("r1".into()));
+        Entra { refresh_token: Some(&refresh_token), ..entra(&url, &secret) }.tokens(&name(), &context).unwrap()
+    };
+    let before = tokens();
+    text(&before).await;
+    std::fs::remove_file(&state).unwrap();
+    pass(100).await;
+    text(&before).await;
+    text(&tokens()).await;
+    let used: Vec<String> = api.requests().iter().map(|(request, _)| field(request, "refresh_token")).collect();
+    assert_eq!(used, ["r1", "r2", "r2"]);
+}
+
+#[tokio::test]
 async fn a_google_user_is_acted_for_by_refresh_token() {
     let api = FakeApi::start([granted("one", 3600)]).await.unwrap();
     let (secret, refresh) = (Secret::Literal("x".into()), Secret::Literal("r1".into()));

@@ -86,7 +86,7 @@ impl Dovecot {
             .spawn()
             .unwrap();
         let mut dovecot = Self { child, port, auth_port, log };
-        for _ in 0..1000 {
+        for _ in 0..6000 {
             if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
                 return dovecot;
             }

@@ -58,7 +58,7 @@ impl Postfix {
         fs::write(config.join("master.cf"), master).unwrap();
         let postfix = Self { config, port };
         let started = postfix.ask("start");
-        for _ in 0..500 {
+        for _ in 0..6000 {
             if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
                 return postfix;
             }

@@ -75,6 +75,27 @@ async fn each_sender_logs_in_to_its_own_mailbox_and_keeps_its_connection() {
 }
 
 #[tokio::test]
+async fn however_many_mailboxes_there_are_the_connections_that_stand_idle_are_bounded_and_end() {
+    const SENDERS: usize = 65;
+    let far = far().await;
+    let provider = provider(&far, &far.tokens.url(), json!({}));
+    for sender in 0..SENDERS {
+        assert!(is_relayed(&provider.deliver(from(&format!("sender{sender}@contoso.example"))).await));
+    }
+    // 60 are kept, the youngest; each of the others was told.
+    far.host.until(|log| log.closed == SENDERS - 60).await;
+    let log = far.host.log();
+    assert_eq!((log.connections, log.commands.iter().filter(|command| command.line == "QUIT").count()), (SENDERS, SENDERS - 60));
+    assert!(
+        log.messages.iter().enumerate().all(|(nth, message)| message.login.as_deref() == Some(&*format!("sender{nth}@contoso.example")))
+    );
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    far.host.until(|log| log.closed == SENDERS).await;
+}
+
+#[tokio::test]
 async fn with_a_mailbox_everybody_shares_its_connection() {
     let far = far().await;
     let provider = provider(&far, &far.tokens.url(), json!({ "mailbox": "relay@contoso.example" }));

@@ -18,6 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::{Method, RequestBuilder, Url};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::Graph;
 use super::answer::{RULES, read, refusal};
@@ -184,7 +185,9 @@ impl Steps<'_> {
         if !is_done {
             let request = self.request(Method::DELETE, &["messages", id]);
             // One that stays is litter in a folder, no more.
-            if tokio::time::timeout(CLEANUP, api::exchange("delete", request, self.graph.timeouts, None)).await.is_err() {
+            let until = self.attempt.deadline.min(Instant::now() + CLEANUP);
+            let deleted = tokio::time::timeout_at(until, api::exchange("delete", request, self.graph.timeouts, None)).await;
+            if !deleted.is_ok_and(|answer| answer.is_ok_and(|(answer, _)| (200..300).contains(&answer.status))) {
                 tracing::debug!(message_id = %self.attempt.message.id, "a draft that came to nothing could not be deleted");
             }
         }
@@ -247,7 +250,9 @@ impl Steps<'_> {
 
     /// A call after which nothing has been handed over, whatever its answer.
     async fn step(&self, during: &'static str, request: RequestBuilder) -> Result<Answer, Part> {
-        let exchanged = api::exchange(during, request, self.graph.timeouts, Some(self.attempt.deadline)).await;
+        // Whoever is not back by the deadline leaves the message in doubt, so there must be time to tidy up.
+        let deadline = self.attempt.deadline.checked_sub(CLEANUP).unwrap_or(self.attempt.deadline);
+        let exchanged = api::exchange(during, request, self.graph.timeouts, Some(deadline)).await;
         let (answer, _) = exchanged.map_err(|unanswered| Part::Failed(Failure::Unavailable(unanswered.diagnostic)))?;
         if (200..300).contains(&answer.status) {
             return Ok(answer);

@@ -286,6 +286,17 @@ async fn an_upload_goes_on_from_where_graph_says_and_is_not_sent_before_all_of_i
 }
 
 #[tokio::test]
+async fn an_upload_that_takes_too_long_is_given_up_and_tidied_up_by_the_deadline() {
+    let mut far = Far::new(vec![("/createUploadSession", Scripted::Hang), ("DELETE", Scripted::Hang)]).await;
+    far.graph.timeouts.answer = Span(Duration::from_secs(60));
+    let attempt = attempt(b"", CLEANUP + Duration::from_secs(1));
+    let part = far.graph.upload(&attempt, &attempt.recipients, "relay@corp.example", &mut fields()).await;
+    assert!(matches!(&part, Part::Failed(Failure::Unavailable(_))), "{part:?}");
+    let late = Instant::now().saturating_duration_since(attempt.deadline);
+    assert!(late < CLEANUP / 2, "{late:?} too late");
+}
+
+#[tokio::test]
 async fn silence_after_the_draft_was_sent_is_doubt_and_the_draft_stays() {
     for answer in [Scripted::Close, Scripted::Hang, Scripted::json(500, "{}"), Scripted::json(200, "<html>")] {
         let far = Far::new(vec![("/send", answer.clone())]).await;

@@ -8,6 +8,9 @@ use super::Mailbox;
 /// The longest name of a field, and of a media type: far beyond any that is in use.
 const LONGEST_NAME: usize = 127;
 
+/// The fields of a part's header that are read.
+const OF_PART: [&str; 4] = ["content-type", "content-disposition", "content-transfer-encoding", "content-id"];
+
 /// The header of a message or part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
@@ -50,18 +53,39 @@ pub fn split(entity: &[u8]) -> (&[u8], &[u8]) {
 }
 
 impl Head {
-    /// Reads a header.
+    /// Reads the header of a message.
     pub fn read(head: &[u8]) -> Self {
+        Self::keeping(head, |_, _| true)
+    }
+
+    /// Reads the header of a part: what is used of it, once each. Nobody has looked at how large it is, and
+    /// in a message that is made of nothing else each field would take many times its octets.
+    pub fn of_part(head: &[u8]) -> Self {
+        Self::keeping(head, |read, name| {
+            OF_PART.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+                && !read.fields.iter().any(|field| field.name.as_bytes().eq_ignore_ascii_case(name))
+        })
+    }
+
+    /// Reads a header, of which those fields stay for which `wants` says so.
+    fn keeping(head: &[u8], wants: impl Fn(&Self, &[u8]) -> bool) -> Self {
         let mut read = Self::default();
+        // Whether a folded line goes on a field, and whether that one stays.
+        let (mut in_field, mut is_kept) = (false, false);
         for line in head.split_inclusive(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            match (line.first(), read.fields.last_mut()) {
-                (Some(b' ' | b'\t'), Some(field)) => field.raw.extend_from_slice(line),
-                _ => match field(line) {
-                    Some(field) => read.fields.push(field),
-                    None => read.odd_lines += 1,
-                },
+            if matches!(line.first(), Some(b' ' | b'\t')) && in_field {
+                read.fields.last_mut().filter(|_| is_kept).into_iter().for_each(|field| field.raw.extend_from_slice(line));
+                continue;
+            }
+            let Some((name, value)) = field(line) else {
+                read.odd_lines += 1;
+                continue;
+            };
+            (in_field, is_kept) = (true, wants(&read, name));
+            if is_kept {
+                read.fields.push(Field { name: String::from_utf8_lossy(name).into_owned(), raw: value.to_vec() });
             }
         }
         read
@@ -78,12 +102,13 @@ impl Head {
     }
 }
 
-fn field(line: &[u8]) -> Option<Field> {
+/// The name of a field, and what stands behind the colon.
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let name = line[..colon].trim_ascii_end();
     // Printable ASCII without the colon (RFC 5322 section 3.6.8).
     let is_name = (1..=LONGEST_NAME).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic);
-    is_name.then(|| Field { name: String::from_utf8_lossy(name).into_owned(), raw: line[colon + 1..].to_vec() })
+    is_name.then(|| (name, &line[colon + 1..]))
 }
 
 impl Field {

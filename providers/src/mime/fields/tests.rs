@@ -263,6 +263,14 @@ async fn what_is_made_to_take_long_takes_no_longer() {
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
+#[test]
+fn the_header_of_a_part_takes_no_more_than_what_is_used_of_it() {
+    let hostile = "a:\n".repeat(10_000) + &"Content-Type: text/html\n".repeat(10_000) + "content-id: <x\n y>\nX: skipped\n folded\n";
+    let head = Head::of_part(hostile.as_bytes());
+    let texts: Vec<_> = head.fields.iter().map(|field| (field.name.as_str(), field.text())).collect();
+    assert_eq!(texts, [("Content-Type", "text/html".to_owned()), ("content-id", "<x y>".to_owned())]);
+}
+
 /// A part, with parts in it.
 fn mime() -> impl Strategy<Value = String> {
     let leaf = (

@@ -91,7 +91,7 @@ impl Walk<'_> {
             .into_iter()
             .map(|entity| {
                 let (head, body) = split(entity);
-                (Head::read(head), body)
+                (Head::of_part(head), body)
             })
             .collect();
         let alternative = if kind.sub == "alternative" { Some(self.parts) } else { None };

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use reqwest::RequestBuilder;
 use reqwest::header::HeaderMap;
 use tokio::time::Instant;
@@ -180,13 +180,21 @@ pub async fn exchange(
     }
     let patience = Patience { connect: timeouts.connect.0, answer: timeouts.answer.0, deadline };
     let call = async {
-        let answer = client.execute(request).await?;
+        let mut answer = client.execute(request).await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        // Answers are short, and an error while one is read is told from here.
-        Ok::<_, reqwest::Error>(Answer { status, headers, body: answer.bytes().await? })
+        let mut body = BytesMut::new();
+        // An error while an answer is read is told from here.
+        while let Some(piece) = answer.chunk().await? {
+            if body.len() + piece.len() > LONGEST_ANSWER {
+                return Ok::<_, reqwest::Error>(None);
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(Some(Answer { status, headers, body: body.freeze() }))
     };
     match progress.watch(patience, call).await {
-        Ok(Ok(answer)) => Ok((answer, progress.all_sent())),
+        Ok(Ok(Some(answer))) => Ok((answer, progress.all_sent())),
+        Ok(Ok(None)) => Err(unanswered(format!("an answer of more than {LONGEST_ANSWER} octets, which is none of this service's"))),
         Ok(Err(error)) => Err(unanswered(chain(&error.without_url()))),
         Err(Silence(silence)) => Err(unanswered(format!("no answer for {}", Span(silence)))),
     }
@@ -327,6 +335,22 @@ pub async fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conformance::http_api::{Answer as Scripted, FakeApi};
+    use crate::registry::Context;
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_is_not_read_to_its_end_and_leaves_a_doubt() {
+        let longest = format!("{{\"id\":\"{}\"}}", "x".repeat(LONGEST_ANSWER - 9));
+        let api = FakeApi::start([Scripted::json(200, &longest), Scripted::json(200, &format!("{longest} "))]).await.unwrap();
+        let call = || {
+            let request = Context::new("relay.example").unwrap().http.post(api.url()).body("message");
+            exchange("x", request, Timeouts::default(), None)
+        };
+        let (answer, all_sent) = call().await.unwrap();
+        assert_eq!((answer.body.len(), all_sent), (LONGEST_ANSWER, true));
+        let unanswered = call().await.unwrap_err();
+        assert!(unanswered.all_sent && unanswered.diagnostic.text.contains("more than"), "{unanswered:?}");
+    }
 
     #[test]
     fn an_address_is_found_in_a_text_only_as_a_whole() {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
+use reqwest::header::HeaderValue;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -21,6 +22,7 @@ use crate::contract::{
     Attempt, Capabilities, Connected, Delivery, Diagnostic, Failure, Outcome, Probed, Provider, ProviderName, RecipientIndex, SizeLimit,
 };
 use crate::http::api::{self, Answer, Part, Reading, Refused, Timeouts};
+use crate::http::credential::credential;
 use crate::http::parts::Turns;
 use crate::http::retry_after::reset_in;
 use crate::http::verdict::{Rule, Verdict};
@@ -98,7 +100,7 @@ struct Brevo {
     http: reqwest::Client,
     name: ProviderName,
     endpoint: String,
-    key: String,
+    key: HeaderValue,
     timeouts: Timeouts,
     keys: Keys,
 }
@@ -163,8 +165,8 @@ impl Config {
 impl Settings for Config {
     fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError> {
         self.timeouts.check()?;
-        let key = self.api_key.read().map_err(|error| SettingsError::new("api_key", error))?;
-        if key.starts_with("xsmtpsib-") {
+        let key = credential("api_key", &self.api_key, "")?;
+        if key.as_bytes().starts_with(b"xsmtpsib-") {
             let message = "this is a key for SMTP (xsmtpsib-…); make one for the API, which begins with xkeysib-, in the tab beside it";
             return Err(SettingsError::new("api_key", message));
         }

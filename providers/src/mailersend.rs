@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::contract::{Attempt, Capabilities, Connected, Delivery, Failure, Probed, Provider, ProviderName, RecipientIndex, SizeLimit};
 use crate::http::api::{self, Accepted, Answer, Part, Reading, Refused, Timeouts};
+use crate::http::credential::credential;
 use crate::http::parts::Turns;
 use crate::http::verdict::{Rule, Verdict};
 use crate::mime::fields::{Addressed, Attachment, Fields, Mailbox};
@@ -82,7 +84,7 @@ pub struct Config {
 struct MailerSend {
     http: reqwest::Client,
     endpoint: String,
-    token: String,
+    token: HeaderValue,
     custom_headers: bool,
     timeouts: Timeouts,
 }
@@ -94,7 +96,7 @@ impl Config {
 impl Settings for Config {
     fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError> {
         self.timeouts.check()?;
-        let token = self.api_token.read().map_err(|error| SettingsError::new("api_token", error))?;
+        let token = credential("api_token", &self.api_token, "Bearer ")?;
         let endpoint = api::endpoint(self.endpoint.as_deref(), Self::ENDPOINT)?;
         let (custom_headers, timeouts) = (self.custom_headers, self.timeouts);
         let provider = Arc::new(MailerSend { http: context.http.clone(), endpoint, token, custom_headers, timeouts });
@@ -132,7 +134,7 @@ impl MailerSend {
                 body[name] = list.iter().map(mailbox).collect();
             }
         }
-        let request = self.http.post(format!("{}/v1/email", self.endpoint)).bearer_auth(&self.token).json(&body);
+        let request = self.http.post(format!("{}/v1/email", self.endpoint)).header(AUTHORIZATION, &self.token).json(&body);
         api::hand_over("email", request, self.timeouts, attempt, recipients, RULES, |answer| read(answer, addressed)).await
     }
 }
@@ -265,7 +267,7 @@ impl Provider for MailerSend {
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {
-        let request = self.http.get(format!("{}/v1/domains?limit=100", self.endpoint)).bearer_auth(&self.token);
+        let request = self.http.get(format!("{}/v1/domains?limit=100", self.endpoint)).header(AUTHORIZATION, &self.token);
         let answer = match api::ask("domains", request, self.timeouts, RULES, refusal).await {
             // A token for sending alone may not read domains, and is all that is needed.
             Err(Failure::Unauthorized(diagnostic)) if diagnostic.code == Some(403) => {

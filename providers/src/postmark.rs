@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::ACCEPT;
+use reqwest::header::{ACCEPT, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::contract::{Attempt, Capabilities, Connected, Delivery, Failure, Probed, Provider, ProviderName, RecipientIndex, SizeLimit};
 use crate::http::api::{self, Accepted, Answer, Part, Reading, Refused, Timeouts};
+use crate::http::credential::credential;
 use crate::http::parts::Turns;
 use crate::http::verdict::{Rule, Verdict};
 use crate::mime::fields::{Addressed, Attachment, Fields, Mailbox};
@@ -91,7 +92,7 @@ pub struct Config {
 struct Postmark {
     http: reqwest::Client,
     endpoint: String,
-    token: String,
+    token: HeaderValue,
     stream: Option<String>,
     tag: Option<String>,
     timeouts: Timeouts,
@@ -104,7 +105,7 @@ impl Config {
 impl Settings for Config {
     fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError> {
         self.timeouts.check()?;
-        let token = self.server_token.read().map_err(|error| SettingsError::new("server_token", error))?;
+        let token = credential("server_token", &self.server_token, "")?;
         let endpoint = api::endpoint(self.endpoint.as_deref(), Self::ENDPOINT)?;
         if self.message_stream.as_deref() == Some("") {
             return Err(SettingsError::new("message_stream", "it is empty; expected a stream's ID such as \"outbound\", or no such line"));

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::contract::{Attempt, Capabilities, Connected, Delivery, Failure, Probed, Provider, ProviderName, RecipientIndex, SizeLimit};
 use crate::http::api::{self, Answer, Part, Reading, Refused, Timeouts};
+use crate::http::credential::credential;
 use crate::http::parts::Turns;
 use crate::http::retry_after::reset_in;
 use crate::http::verdict::{Rule, Verdict};
@@ -105,7 +107,7 @@ struct Resend {
     name: ProviderName,
     http: reqwest::Client,
     endpoint: String,
-    key: String,
+    key: HeaderValue,
     tags: BTreeMap<String, String>,
     timeouts: Timeouts,
 }
@@ -117,7 +119,7 @@ impl Config {
 impl Settings for Config {
     fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError> {
         self.timeouts.check()?;
-        let key = self.api_key.read().map_err(|error| SettingsError::new("api_key", error))?;
+        let key = credential("api_key", &self.api_key, "Bearer ")?;
         let endpoint = api::endpoint(self.endpoint.as_deref(), Self::ENDPOINT)?;
         let is_tag = |text: &String| {
             (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
@@ -161,7 +163,7 @@ impl Settings for Config {
 impl Resend {
     async fn send(&self, attempt: &Attempt, body: &Value, recipients: &[RecipientIndex]) -> Part {
         let key = hex(&attempt.idempotency_key(&self.name, recipients));
-        let request = self.http.post(format!("{}/emails", self.endpoint)).bearer_auth(&self.key);
+        let request = self.http.post(format!("{}/emails", self.endpoint)).header(AUTHORIZATION, &self.key);
         let request = request.header("Idempotency-Key", key).json(body);
         api::hand_over("emails", request, self.timeouts, attempt, recipients, RULES, read).await
     }
@@ -277,7 +279,7 @@ impl Provider for Resend {
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {
-        let request = self.http.get(format!("{}/domains", self.endpoint)).bearer_auth(&self.key);
+        let request = self.http.get(format!("{}/domains", self.endpoint)).header(AUTHORIZATION, &self.key);
         let answer = match api::ask("domains", request, self.timeouts, RULES, |answer| Some(refusal(answer))).await {
             Ok(answer) => answer,
             // As it should be: the key may do nothing else.

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::contract::{Attempt, Capabilities, Connected, Delivery, Failure, Probed, Provider, ProviderName, RecipientIndex, SizeLimit};
 use crate::http::api::{self, Accepted, Answer, Part, Reading, Refused, Timeouts};
+use crate::http::credential::credential;
 use crate::http::parts::Turns;
 use crate::http::verdict::{Rule, Verdict};
 use crate::mime::fields::{Addressed, Fields, Mailbox};
@@ -88,7 +90,7 @@ struct Scaleway {
     /// The URL of the region.
     region: String,
     project_id: String,
-    key: String,
+    key: HeaderValue,
     timeouts: Timeouts,
 }
 
@@ -99,8 +101,8 @@ impl Config {
 impl Settings for Config {
     fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError> {
         self.timeouts.check()?;
-        let key = self.secret_key.read().map_err(|error| SettingsError::new("secret_key", error))?;
-        if key.starts_with("SCW") {
+        let key = credential("secret_key", &self.secret_key, "")?;
+        if key.as_bytes().starts_with(b"SCW") {
             let message = "this is an access key (SCW…); expected the secret key that was shown with it, a UUID";
             return Err(SettingsError::new("secret_key", message));
         }

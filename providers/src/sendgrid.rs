@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::ACCEPT;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use crate::contract::{Attempt, Capabilities, Connected, Delivery, Failure, Probed, Provider, ProviderName, RecipientIndex, SizeLimit};
 use crate::http::api::{self, Answer, Part, Reading, Refused, Timeouts};
+use crate::http::credential::credential;
 use crate::http::parts::Turns;
 use crate::http::retry_after::reset_at;
 use crate::http::verdict::{Rule, Verdict};
@@ -87,7 +88,7 @@ pub struct Config {
 struct SendGrid {
     http: reqwest::Client,
     endpoint: String,
-    key: String,
+    key: HeaderValue,
     timeouts: Timeouts,
     sandbox: bool,
     categories: Vec<String>,
@@ -100,7 +101,7 @@ impl Config {
 impl Settings for Config {
     fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError> {
         self.timeouts.check()?;
-        let key = self.api_key.read().map_err(|error| SettingsError::new("api_key", error))?;
+        let key = credential("api_key", &self.api_key, "Bearer ")?;
         let endpoint = api::endpoint(self.endpoint.as_deref(), Self::ENDPOINT)?;
         check_categories(&self.categories).map_err(|message| SettingsError::new("categories", message))?;
         let provider = Arc::new(SendGrid {
@@ -144,7 +145,7 @@ fn check_categories(categories: &[String]) -> Result<(), String> {
 
 impl SendGrid {
     async fn send(&self, attempt: &Attempt, body: &Value, recipients: &[RecipientIndex]) -> Part {
-        let request = self.http.post(format!("{}/v3/mail/send", self.endpoint)).bearer_auth(&self.key);
+        let request = self.http.post(format!("{}/v3/mail/send", self.endpoint)).header(AUTHORIZATION, &self.key);
         let request = request.header(ACCEPT, "application/json").json(body);
         // The sandbox says 200, and only the sandbox does.
         let success = if self.sandbox { 200 } else { 202 };
@@ -285,7 +286,9 @@ impl Provider for SendGrid {
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {
-        let get = |path: &str| self.http.get(format!("{}{path}", self.endpoint)).bearer_auth(&self.key).header(ACCEPT, "application/json");
+        let get = |path: &str| {
+            self.http.get(format!("{}{path}", self.endpoint)).header(AUTHORIZATION, &self.key).header(ACCEPT, "application/json")
+        };
         let read = |answer: &Answer| Some(refusal(answer, &Value::Null));
         let scopes = api::ask("scopes", get("/v3/scopes"), self.timeouts, RULES, read).await?.json();
         let may = |wanted: &str| scopes["scopes"].as_array().is_some_and(|scopes| scopes.iter().any(|scope| scope == wanted));

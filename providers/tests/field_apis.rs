@@ -270,6 +270,8 @@ fn settings_that_cannot_work_are_named() {
     assert_eq!(sendgrid(json!({ "endpoint": "ftp://x" })), "endpoint");
     let postmark = json!({ "server_token": "x", "tag": "" });
     assert_eq!(key_at_fault(connect("postmark", &serde_json::from_value::<postmark::Config>(postmark).unwrap())), "tag");
+    let broken = json!({ "server_token": "two\nlines" });
+    assert_eq!(key_at_fault(connect("postmark", &serde_json::from_value::<postmark::Config>(broken).unwrap())), "server_token");
     let resend = json!({ "api_key": "x", "tags": { "a b": "c" } });
     assert_eq!(key_at_fault(connect("resend", &serde_json::from_value::<resend::Config>(resend).unwrap())), "tags");
 }

@@ -417,7 +417,7 @@ impl Provider for Azure {
                     tokens.call(attempt.deadline, |token| self.send(call, Some(token))).await
                 }
             };
-            turns.done(call.recipients, part);
+            fields.done(&mut turns, &attempt, call.recipients, part);
         }
         fields.told(turns.end())
     }

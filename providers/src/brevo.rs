@@ -62,7 +62,8 @@ pub const RULES: &[Rule] = &[
         .says("sender")
         .advice("verify the sender or authenticate its domain in Brevo under Settings > Senders, domains, IPs, or set `rewrite`"),
     Rule::new(400, "", Verdict::Unsuitable).says("attachment"),
-    Rule::new(400, "invalid_parameter", Verdict::RecipientsRefused),
+    Rule::new(400, "invalid_parameter", Verdict::RecipientsRefused).says("email"),
+    Rule::new(400, "invalid_parameter", Verdict::Rejected),
     Rule::new(400, "missing_parameter", Verdict::Rejected),
     Rule::new(400, "out_of_range", Verdict::Rejected),
     Rule::new(401, "", Verdict::Unauthorized)
@@ -128,8 +129,10 @@ impl Keys {
     fn learn(&self, key: Uuid, is_first: bool, part: Part) -> Part {
         let mut keys = self.0.lock();
         let known = keys.get(&key).copied();
+        let refused = |diagnostic: &Diagnostic| diagnostic.code.and(known.or(is_first.then_some(Fate::Refused)));
         let fate = match &part {
-            Part::Failed(failure) => failure.diagnostic().code.and(known.or(is_first.then_some(Fate::Refused))),
+            Part::Failed(failure) => refused(failure.diagnostic()),
+            Part::Unnamed(diagnostic) => refused(diagnostic),
             Part::Answered(outcomes) => outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::InDoubt(_))).then_some(Fate::InDoubt),
         };
         if let Some(fate) = fate {
@@ -317,7 +320,7 @@ impl Provider for Brevo {
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
             let part = self.send(&attempt, &body, &recipients, &addressed).await;
-            turns.done(recipients, part);
+            fields.done(&mut turns, &attempt, recipients, part);
         }
         fields.told(turns.end())
     }

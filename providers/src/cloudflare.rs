@@ -20,7 +20,7 @@ use crate::http::api::{self, Accepted, Answer, Part, Reading, Refused, Timeouts}
 use crate::http::credential::credential;
 use crate::http::parts::Turns;
 use crate::http::raw;
-use crate::http::verdict::{Rule, Verdict, judge};
+use crate::http::verdict::{Rule, Verdict};
 use crate::registry::{Context, Settings, SettingsError};
 use crate::settings::{LimitSettings, Rewrite, Secret};
 
@@ -145,24 +145,12 @@ impl Cloudflare {
         request.header(AUTHORIZATION, self.token.clone())
     }
 
-    async fn send(&self, attempt: &Attempt, from: &str, message: &str, recipients: &[RecipientIndex]) -> (Part, bool) {
+    async fn send(&self, attempt: &Attempt, from: &str, message: &str, recipients: &[RecipientIndex]) -> Part {
         let named: Vec<&str> =
             attempt.recipients().filter(|(index, _)| recipients.contains(index)).map(|(_, recipient)| recipient.address.as_str()).collect();
-        let body = SendRaw { from, recipients: named.clone(), mime_message: message };
+        let body = SendRaw { from, recipients: named, mime_message: message };
         let request = self.authorized(self.http.post(format!("{}/send_raw", self.place))).json(&body);
-        let mut about_somebody = false;
-        let part = api::hand_over("send_raw", request, self.timeouts, attempt, recipients, RULES, |answer| {
-            let mut reading = read(answer);
-            if let Reading::Refused(refused) = &mut reading {
-                about_somebody = judge(RULES, answer.status, &refused.code, &refused.text).0 == Verdict::RecipientsRefused;
-                if let [alone] = named[..] {
-                    // It names nobody, and there is nobody else.
-                    refused.recipients = vec![alone.to_owned()];
-                }
-            }
-            reading
-        });
-        (part.await, about_somebody)
+        api::hand_over("send_raw", request, self.timeouts, attempt, recipients, RULES, read).await
     }
 }
 
@@ -207,8 +195,8 @@ impl Provider for Cloudflare {
         while let Some((recipients, ())) = turns.next_call() {
             match self.send(&attempt, from.as_str(), &message, &recipients).await {
                 // One recipient is suppressed, and the message is taken for nobody.
-                (Part::Failed(Failure::Rejected(_)), true) if recipients.len() > 1 => turns.halve(recipients, ()),
-                (part, _) => turns.done(recipients, part),
+                Part::Unnamed(_) => turns.halve(recipients, ()),
+                part => turns.done(recipients, part),
             }
         }
         turns.end()

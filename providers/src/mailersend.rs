@@ -261,7 +261,7 @@ impl Provider for MailerSend {
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
             let part = self.send(&attempt, &body, &recipients, &addressed).await;
-            turns.done(recipients, part);
+            fields.done(&mut turns, &attempt, recipients, part);
         }
         fields.told(turns.end())
     }

@@ -15,7 +15,7 @@ use crate::http::dry_run::dry_run;
 use crate::http::multipart::Form;
 use crate::http::parts::Turns;
 use crate::http::raw;
-use crate::http::verdict::{Rule, Verdict, judge};
+use crate::http::verdict::{Rule, Verdict};
 use crate::registry::{Context, Settings, SettingsError};
 use crate::settings::{LimitSettings, Rewrite, Secret};
 
@@ -160,24 +160,11 @@ impl Settings for Config {
 }
 
 impl Mailgun {
-    async fn send(&self, attempt: &Attempt, message: &Bytes, recipients: &[RecipientIndex]) -> (Part, bool) {
-        let named: Vec<&str> =
-            attempt.recipients().filter(|(index, _)| recipients.contains(index)).map(|(_, recipient)| recipient.address.as_str()).collect();
-        let form = named.iter().fold(self.options(message.len()), |form, address| form.field("to", address));
+    async fn send(&self, attempt: &Attempt, message: &Bytes, recipients: &[RecipientIndex]) -> Part {
+        let named = attempt.recipients().filter(|(index, _)| recipients.contains(index)).map(|(_, recipient)| recipient.address.as_str());
+        let form = named.fold(self.options(message.len()), |form, address| form.field("to", address));
         let request = self.post(form.file("message", "message.eml", "message/rfc822", message));
-        let mut about_somebody = false;
-        let part = api::hand_over("messages.mime", request, self.config.timeouts, attempt, recipients, RULES, |answer| {
-            let mut reading = read(answer);
-            if let Reading::Refused(refused) = &mut reading {
-                about_somebody = judge(RULES, answer.status, "", &refused.text).0 == Verdict::RecipientsRefused;
-                if let [alone] = named[..] {
-                    // It names nobody, and there is nobody else.
-                    refused.recipients = vec![alone.to_owned()];
-                }
-            }
-            reading
-        });
-        (part.await, about_somebody)
+        api::hand_over("messages.mime", request, self.config.timeouts, attempt, recipients, RULES, read).await
     }
 
     /// A form with everything but recipients and message, and room for it.
@@ -232,8 +219,8 @@ impl Provider for Mailgun {
         while let Some((recipients, ())) = turns.next_call() {
             match self.send(&attempt, &message, &recipients).await {
                 // One address that it does not like, and it takes the message for nobody.
-                (Part::Failed(Failure::Rejected(_)), true) if recipients.len() > 1 => turns.halve(recipients, ()),
-                (part, _) => turns.done(recipients, part),
+                Part::Unnamed(_) => turns.halve(recipients, ()),
+                part => turns.done(recipients, part),
             }
         }
         turns.end()

@@ -273,7 +273,7 @@ impl Provider for Postmark {
         while let Some((recipients, addressed)) = turns.next_call() {
             address(&mut message, &addressed);
             let part = self.send(&attempt, &message, &recipients).await;
-            turns.done(recipients, part);
+            fields.done(&mut turns, &attempt, recipients, part);
         }
         fields.told(turns.end())
     }

@@ -60,6 +60,9 @@ pub const RULES: &[Rule] = &[
     Rule::new(0, "validation_error", Verdict::SenderRefused)
         .says("`from` field")
         .advice("Resend does not take this From: correct it in the application, or set `rewrite`"),
+    Rule::new(0, "validation_error", Verdict::RecipientsRefused).says("`to` field"),
+    Rule::new(0, "validation_error", Verdict::RecipientsRefused).says("`cc` field"),
+    Rule::new(0, "validation_error", Verdict::RecipientsRefused).says("`bcc` field"),
     Rule::new(400, "validation_error", Verdict::Rejected),
     Rule::new(422, "validation_error", Verdict::Rejected),
     Rule::new(422, "missing_required_field", Verdict::Rejected),
@@ -273,7 +276,7 @@ impl Provider for Resend {
         while let Some((recipients, addressed)) = turns.next_call() {
             address(&mut message, &addressed);
             let part = self.send(&attempt, &message, &recipients).await;
-            turns.done(recipients, part);
+            fields.done(&mut turns, &attempt, recipients, part);
         }
         fields.told(turns.end())
     }

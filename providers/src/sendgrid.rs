@@ -280,7 +280,7 @@ impl Provider for SendGrid {
         while let Some((recipients, addressed)) = turns.next_call() {
             message["personalizations"] = json!([personalization(&addressed)]);
             let part = self.send(&attempt, &message, &recipients).await;
-            turns.done(recipients, part);
+            fields.done(&mut turns, &attempt, recipients, part);
         }
         fields.told(turns.end())
     }

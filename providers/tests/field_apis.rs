@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_providers::conformance::attempt;
-use postrider_providers::conformance::http_api::{Answer, FakeApi};
+use postrider_providers::conformance::http_api::{Answer, FakeApi, Request};
 use postrider_providers::contract::{DynProvider, Failure, Outcome, Probed, ProviderName};
 use postrider_providers::registry::{Context, Settings, SettingsError};
-use postrider_providers::{postmark, resend, sendgrid};
+use postrider_providers::{brevo, postmark, resend, sendgrid};
 use serde_json::{Value, json};
 
 /// Texts, a picture, a file, an invitation; people of all sorts; and header fields that must not go on.
@@ -208,6 +208,33 @@ async fn recipients_whom_nobody_shows_are_told_one_by_one_with_keys_of_their_own
     assert_eq!(to[..3], [json!(["first@a.example"]), json!(["refused@b.example"]), json!(["Third+Tag@C.example"])]);
     assert_eq!((&keys[..3], &to[..3]), (&keys[3..], &to[3..]), "the same again is the same request");
     assert!(keys[0] != keys[1] && keys[1] != keys[2] && keys[0] != keys[2]);
+}
+
+/// An API that takes no message for `refused@b.example`, and does not say which address it dislikes.
+async fn dislikes(status: u16, refusal: Value, success: Answer) -> FakeApi {
+    let asked = move |request: &Request| match String::from_utf8_lossy(&request.body).contains("refused@b.example") {
+        true => Answer::json(status, &refusal.to_string()),
+        false => success.clone(),
+    };
+    FakeApi::asking(|_| None, asked).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_recipient_that_a_service_refuses_without_a_name_keeps_nobody_else_from_the_message() {
+    let message = "From: sender@app.example\r\nTo: first@a.example\r\nSubject: x\r\n\r\ny\r\n";
+    let ok = Answer::json(200, &json!({ "id": "1" }).to_string());
+    let api = dislikes(422, json!({ "name": "validation_error", "message": "Invalid `cc` field." }), ok).await;
+    let by_resend = (resend(&api, &json!({})), api);
+    let ok = Answer::json(201, &json!({ "messageId": "1" }).to_string());
+    let api = dislikes(400, json!({ "code": "invalid_parameter", "message": "email is not valid in to" }), ok).await;
+    let by_brevo = (connect("brevo", &config::<brevo::Config>("api_key", &api, &json!({}))).unwrap(), api);
+    for (provider, api) in [by_resend, by_brevo] {
+        let report = provider.deliver(attempt(message.as_bytes(), Duration::from_secs(60))).await.unwrap();
+        let mut outcomes: Vec<_> = report.outcomes.iter().map(|(index, outcome)| (index.0, outcome.name())).collect();
+        outcomes.sort_unstable();
+        assert_eq!(outcomes, [(0, "relayed"), (2, "bounced"), (3, "relayed")]);
+        assert!(api.requests().len() <= 5, "{}", api.requests().len());
+    }
 }
 
 #[tokio::test]

@@ -267,7 +267,7 @@ impl Steps<'_> {
                 });
                 doubt.map_or(Part::Answered(outcomes), |diagnostic| Part::Failed(Failure::Unavailable(diagnostic)))
             }
-            failed @ Part::Failed(_) => failed,
+            nothing => nothing,
         })
     }
 

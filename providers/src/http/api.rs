@@ -149,7 +149,28 @@ pub enum Part {
     Answered(Vec<(RecipientIndex, Outcome)>),
     /// Nothing was handed over.
     Failed(Failure),
+    /// Nothing was handed over, because of a recipient among several whom the answer does not name.
+    Unnamed(Diagnostic),
 }
+
+impl Part {
+    /// The outcomes, or the failure; where it was not found out who is meant, the message as it stands is
+    /// refused.
+    ///
+    /// # Errors
+    /// The failure, where nothing was handed over.
+    pub fn settled(self) -> Result<Vec<(RecipientIndex, Outcome)>, Failure> {
+        match self {
+            Self::Answered(outcomes) => Ok(outcomes),
+            Self::Failed(failure) => Err(failure),
+            Self::Unnamed(diagnostic) => Err(Failure::Rejected(diagnostic)),
+        }
+    }
+}
+
+/// The longest answer that is read. Those of real services have a few kilobytes; what is longer comes from
+/// something else, and may have no end.
+const LONGEST_ANSWER: usize = 1024 * 1024;
 
 /// How a call ended that got no answer, or one that could not be read to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,13 +294,15 @@ pub fn conclude(
         Verdict::TakenBefore => each(&|_| Outcome::Relayed(Receipt { reply: format!("{status} taken before"), ..Receipt::default() })),
         Verdict::RecipientsRefused => {
             let text = refused.text.to_lowercase();
+            let is_alone = recipients.len() == 1;
             let is_named = |address: &str| {
-                refused.recipients.iter().any(|named| named.eq_ignore_ascii_case(address)) || names(&text, &address.to_lowercase())
+                is_alone
+                    || refused.recipients.iter().any(|named| named.eq_ignore_ascii_case(address))
+                    || names(&text, &address.to_lowercase())
             };
             let any = attempt.recipients().any(|(index, one)| recipients.contains(&index) && is_named(one.address.as_str()));
             if !any {
-                // Whose fault it is cannot be told, so the message as it stands cannot be delivered.
-                return Part::Failed(Failure::Rejected(diagnostic));
+                return Part::Unnamed(diagnostic);
             }
             each(&|address| match is_named(address) {
                 true => Outcome::Bounced(diagnostic.clone()),

@@ -30,6 +30,7 @@ impl<P> Turns<P> {
         self.goes_on = match &part {
             // This may be about one recipient of the part.
             Part::Failed(failure) => matches!(failure, Failure::Rejected(_) | Failure::Unsuitable(_)),
+            Part::Unnamed(_) => true,
             Part::Answered(outcomes) => !outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::InDoubt(_))),
         };
         self.done.push((recipients, part));
@@ -46,6 +47,13 @@ impl<P> Turns<P> {
         self.waiting.push_front((recipients, what));
     }
 
+    /// These calls in place of the one that was made last, which nobody got.
+    pub fn instead(&mut self, calls: Vec<(Vec<RecipientIndex>, P)>) {
+        for call in calls.into_iter().rev() {
+            self.waiting.push_front(call);
+        }
+    }
+
     /// What all of that is together.
     pub fn end(self) -> Delivery {
         let unasked: Vec<RecipientIndex> = self.waiting.into_iter().flat_map(|(recipients, _)| recipients).collect();
@@ -55,11 +63,12 @@ impl<P> Turns<P> {
 
 /// One answer from those of all parts, and from the recipients that were not asked about any more.
 pub fn combine(parts: Vec<(Vec<RecipientIndex>, Part)>, unasked: &[RecipientIndex]) -> Delivery {
+    let parts: Vec<_> = parts.into_iter().map(|(recipients, part)| (recipients, part.settled())).collect();
     // What all parts say of the message is said of the message.
-    let all = |wanted: fn(&Failure) -> bool| parts.iter().all(|(_, part)| matches!(part, Part::Failed(failure) if wanted(failure)));
+    let all = |wanted: fn(&Failure) -> bool| parts.iter().all(|(_, part)| part.as_ref().is_err_and(wanted));
     let alike = all(|failure| matches!(failure, Failure::Rejected(_))) || all(|failure| matches!(failure, Failure::Unsuitable(_)));
     if (alike || parts.len() == 1)
-        && let Some((_, Part::Failed(failure))) = parts.first()
+        && let Some((_, Err(failure))) = parts.first()
     {
         return Err(failure.clone());
     }
@@ -67,9 +76,9 @@ pub fn combine(parts: Vec<(Vec<RecipientIndex>, Part)>, unasked: &[RecipientInde
     let mut waiting = Diagnostic::local("another part of this message failed before");
     for (recipients, part) in parts {
         match part {
-            Part::Answered(answered) => outcomes.extend(answered),
+            Ok(answered) => outcomes.extend(answered),
             // Something was said about other recipients, so this is told by recipient, too.
-            Part::Failed(failure) => {
+            Err(failure) => {
                 let diagnostic = failure.diagnostic().clone();
                 let outcome = match failure {
                     Failure::Rejected(diagnostic) => Outcome::Bounced(diagnostic),

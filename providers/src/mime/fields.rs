@@ -27,7 +27,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use crate::contract::{Address, Attempt, Delivery, Diagnostic, Failure, RecipientIndex};
-use crate::http::parts::with_lost;
+use crate::http::api::Part;
+use crate::http::parts::{Turns, with_lost};
 use head::{Head, split};
 
 /// A message as fields.
@@ -280,6 +281,18 @@ impl Fields {
         };
         first.append(&mut calls);
         first
+    }
+
+    /// Notes what became of one of the calls of [`Self::addressed`]. Where it was refused for somebody whom
+    /// the answer does not name, nobody got it, and its recipients are asked for again in two halves, until
+    /// those that are meant are alone: they must not keep the others from getting theirs.
+    pub fn done(&self, turns: &mut Turns<Addressed>, attempt: &Attempt, recipients: Vec<RecipientIndex>, part: Part) {
+        if !matches!(part, Part::Unnamed(_)) {
+            return turns.done(recipients, part);
+        }
+        let (first, second) = recipients.split_at(recipients.len() / 2);
+        let half = |half: &[RecipientIndex]| self.addressed(&Attempt { recipients: half.into(), ..attempt.clone() });
+        turns.instead([half(first), half(second)].concat());
     }
 
     /// Whether there is no text at all. APIs that refuse that get a space.

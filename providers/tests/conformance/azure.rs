@@ -130,7 +130,7 @@ impl ApiSubject for Azure {
             error(400, "BadRequest", "Request body validation error. See property 'senderAddress'", Verdict::SenderRefused),
             error(400, "BadRequest", "Request body validation error. See property 'content'", Verdict::Unsuitable),
             error(422, "InvalidEmailAddress", "first@a.example is not a valid address", Verdict::RecipientsRefused),
-            error(422, "InvalidEmailAddress", "An address is not valid", Verdict::Rejected),
+            error(422, "InvalidEmailAddress", "An address is not valid", Verdict::RecipientsRefused),
             error(404, "DomainNotLinked", "The specified domain has not been linked.", Verdict::SenderRefused),
             error(404, "NotFound", "The specified sender username does not exist.", Verdict::SenderRefused),
             error(404, "NotFound", "The resource does not exist.", Verdict::Unauthorized),

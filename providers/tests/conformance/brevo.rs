@@ -82,6 +82,7 @@ impl ApiSubject for Brevo {
         vec![
             error(400, "invalid_parameter", "Invalid value for the parameter scheduledAt", Verdict::Rejected),
             error(400, "invalid_parameter", "email first@a.example is not valid in to", Verdict::RecipientsRefused),
+            error(400, "invalid_parameter", "email is not valid in to", Verdict::RecipientsRefused),
             error(
                 400,
                 "invalid_parameter",

@@ -89,8 +89,11 @@ impl ApiSubject for Resend {
         vec![
             error(400, "invalid_idempotency_key", "The key must be between 1-256 chars.", Verdict::Rejected),
             error(400, "validation_error", "We found an error with one or more fields in the request.", Verdict::Rejected),
-            error(422, "validation_error", &form("to"), Verdict::Rejected),
+            error(422, "validation_error", &form("to"), Verdict::RecipientsRefused),
+            error(422, "validation_error", &form("cc"), Verdict::RecipientsRefused),
+            error(422, "validation_error", &form("bcc"), Verdict::RecipientsRefused),
             error(422, "validation_error", &form("from"), Verdict::SenderRefused),
+            error(422, "validation_error", "The `subject` field must be a string.", Verdict::Rejected),
             error(422, "missing_required_field", "The request body is missing one or more required fields.", Verdict::Rejected),
             error(422, "missing_required_parameter", "Missing a required parameter.", Verdict::Rejected),
             error(422, "invalid_parameter", "The parameter must be a valid UUID.", Verdict::Rejected),

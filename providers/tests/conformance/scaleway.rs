@@ -98,7 +98,7 @@ impl ApiSubject for Scaleway {
             invalid("from.email", "constraint", Verdict::SenderRefused),
             invalid("to.0.email", "constraint", Verdict::RecipientsRefused),
             // Nobody is named.
-            invalid("to", "required", Verdict::Rejected),
+            invalid("to", "required", Verdict::RecipientsRefused),
             invalid("subject", "constraint", Verdict::Unsuitable),
             invalid("attachments.0.type", "constraint", Verdict::Unsuitable),
             error(401, "denied_authentication", "authentication is denied", Verdict::Unauthorized),

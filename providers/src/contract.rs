@@ -24,7 +24,7 @@ pub use capabilities::{Capabilities, ContentForm, CountedSize, EnvelopeForm, Siz
 pub use envelope::{BodyType, Envelope, Recipient, RecipientIndex, ReversePath};
 pub use message::{Message, MessageId, Origin, ParseMessageIdError};
 pub use notification::{Notify, OriginalRecipient, OriginalRecipientError, Returned};
-pub use outcome::{BreakerSignal, Delivery, Failure, Outcome, Receipt, Report};
+pub use outcome::{BreakerSignal, Delivery, Failure, Outcome, Receipt, Report, Throttled};
 pub use probe::{Allowance, Probed};
 pub use provider::{Connected, DynProvider, Provider, ProviderName};
 pub use status::{Diagnostic, EnhancedStatus};

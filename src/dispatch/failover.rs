@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
-use postrider_providers::contract::{Attempt, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex, Report};
+use postrider_providers::contract::{
+    Attempt, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex, Report, Throttled,
+};
 use tokio::time::Instant;
 use tower::{Service as _, ServiceExt as _};
 use tracing::{error, info, warn};
@@ -351,6 +353,10 @@ async fn ask_one<S: Spool>(
                 }
             };
             result.dispositions.push((index, disposition));
+        }
+        if let Some(Throttled { retry_after, diagnostic }) = report.throttled {
+            may_go_on &= group.route.spill;
+            open.note(Failure::Throttled { retry_after, diagnostic });
         }
         // Silence about a recipient is no proof that nothing was handed over.
         for index in told {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use postrider_providers::contract::{
     Address, Allowance, Attempt, Body, BodyType, Capabilities, Delivery, Diagnostic, Envelope, Failure, Message, MessageId, Origin,
-    Outcome, Probed, Provider, Receipt, Recipient, RecipientIndex, Report, ReversePath, SizeLimit,
+    Outcome, Probed, Provider, Receipt, Recipient, RecipientIndex, Report, ReversePath, SizeLimit, Throttled,
 };
 use postrider_providers::settings::LimitSettings;
 use tokio::time::{Instant, sleep};

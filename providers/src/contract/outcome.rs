@@ -30,12 +30,29 @@ pub type Delivery = Result<Report, Failure>;
 pub struct Report {
     /// Exactly one entry for each recipient of the attempt.
     pub outcomes: Vec<(RecipientIndex, Outcome)>,
+    /// Set when the provider asked in the midst of the attempt to slow down: those who are deferred wait for
+    /// that, as after [`Failure::Throttled`].
+    pub throttled: Option<Throttled>,
+}
+
+/// What a provider said that has taken a part and wants to be left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Throttled {
+    /// For how long, if it said so.
+    pub retry_after: Option<Duration>,
+    /// Its words.
+    pub diagnostic: Diagnostic,
 }
 
 impl Report {
+    /// These outcomes, and nothing else.
+    pub fn new(outcomes: Vec<(RecipientIndex, Outcome)>) -> Self {
+        Self { outcomes, throttled: None }
+    }
+
     /// The same outcome for all.
     pub fn uniform(recipients: &[RecipientIndex], outcome: &Outcome) -> Self {
-        Self { outcomes: recipients.iter().map(|&index| (index, outcome.clone())).collect() }
+        Self::new(recipients.iter().map(|&index| (index, outcome.clone())).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::api::Part;
-use crate::contract::{Delivery, Diagnostic, Failure, Outcome, RecipientIndex, Report};
+use crate::contract::{Delivery, Diagnostic, Failure, Outcome, RecipientIndex, Report, Throttled};
 
 /// Calls that are made one after the other, until one of them says that the next would fare no better.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub fn combine(parts: Vec<(Vec<RecipientIndex>, Part)>, unasked: &[RecipientInde
     {
         return Err(failure.clone());
     }
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut throttled) = (Vec::new(), None);
     let mut waiting = Diagnostic::local("another part of this message failed before");
     for (recipients, part) in parts {
         match part {
@@ -80,6 +80,9 @@ pub fn combine(parts: Vec<(Vec<RecipientIndex>, Part)>, unasked: &[RecipientInde
             // Something was said about other recipients, so this is told by recipient, too.
             Err(failure) => {
                 let diagnostic = failure.diagnostic().clone();
+                if let Failure::Throttled { retry_after, diagnostic } = &failure {
+                    throttled = Some(Throttled { retry_after: *retry_after, diagnostic: diagnostic.clone() });
+                }
                 let outcome = match failure {
                     Failure::Rejected(diagnostic) => Outcome::Bounced(diagnostic),
                     _ => Outcome::Deferred(diagnostic.clone()),
@@ -90,7 +93,7 @@ pub fn combine(parts: Vec<(Vec<RecipientIndex>, Part)>, unasked: &[RecipientInde
         }
     }
     outcomes.extend(unasked.iter().map(|&index| (index, Outcome::Deferred(waiting.clone()))));
-    Ok(Report { outcomes })
+    Ok(Report { outcomes, throttled })
 }
 
 /// The same delivery, with what was `lost` on the way in the receipt of everyone to whom it was relayed.
@@ -105,6 +108,8 @@ pub fn with_lost(mut delivery: Delivery, lost: &[String]) -> Delivery {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::contract::Receipt;
 
@@ -124,6 +129,13 @@ mod tests {
         assert_eq!(names(combine(vec![(vec![a], taken()), (vec![b], bad())], &[])), ["relayed", "bounced"]);
         assert_eq!(names(combine(vec![(vec![b], bad()), (vec![a], taken())], &[])), ["bounced", "relayed"]);
         assert_eq!(names(combine(vec![(vec![a], bad()), (vec![b], down())], &[c])), ["bounced", "deferred", "deferred"]);
+        assert_eq!(combine(vec![(vec![a], taken()), (vec![b], down())], &[]).unwrap().throttled, None);
+
+        let (retry_after, diagnostic) = (Some(Duration::from_secs(7)), Diagnostic::local("slow"));
+        let slow = Part::Failed(Failure::Throttled { retry_after, diagnostic: diagnostic.clone() });
+        let report = combine(vec![(vec![a], taken()), (vec![b], slow)], &[c]);
+        assert_eq!(report.as_ref().unwrap().throttled, Some(Throttled { retry_after, diagnostic }));
+        assert_eq!(names(report), ["relayed", "deferred", "deferred"]);
     }
 
     #[test]

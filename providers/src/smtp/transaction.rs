@@ -366,7 +366,7 @@ fn all_refused(refused: Vec<Refusal>) -> Delivery {
     {
         return Err(failure);
     }
-    Ok(Report { outcomes: refused.into_iter().map(Refusal::into_outcome).collect() })
+    Ok(Report::new(refused.into_iter().map(Refusal::into_outcome).collect()))
 }
 
 /// The message was refused for all who had been accepted.

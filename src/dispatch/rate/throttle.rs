@@ -32,7 +32,12 @@ impl Throttle {
 
     /// Learns from an answer. One message that was throttled speaks for all that would follow it.
     pub(super) fn learn(&self, answer: &Result<Report, Refusal>) {
-        if let Err(Refusal::Failed(Failure::Throttled { retry_after, .. })) = answer {
+        let said = match answer {
+            Err(Refusal::Failed(Failure::Throttled { retry_after, .. })) => Some(retry_after),
+            Ok(report) => report.throttled.as_ref().map(|throttled| &throttled.retry_after),
+            Err(_) => None,
+        };
+        if let Some(retry_after) = said {
             let until = Instant::now() + retry_after.unwrap_or(UNSAID_THROTTLE);
             let mut known = self.until.lock();
             *known = Some(known.map_or(until, |known| known.max(until)));

@@ -63,7 +63,7 @@ async fn in_doubt_is_held_where_the_route_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_or_a_missing_verdict_is_in_doubt_and_not_the_end() {
     let panics: Answer = Box::new(|_| panic!("a defect in a provider"));
-    let silent: Answer = Box::new(|_| Ok(Report { outcomes: vec![] }));
+    let silent: Answer = Box::new(|_| Ok(Report::new(vec![])));
     let (a, b) = (Scripted::new(vec![panics, silent]), Scripted::new(vec![]));
     let bench = Bench::start(&[&a, &b], Setup::default()).await;
     bench.submit("x@y.example", &["r@z.example"]).await;
@@ -117,7 +117,7 @@ impl Remembering {
             }
             let outcomes = attempt.recipients.iter().enumerate();
             let outcome = |(position, &index)| (index, if position == 0 { Outcome::Deferred(words()) } else { relayed() });
-            Ok(Report { outcomes: outcomes.map(outcome).collect() })
+            Ok(Report::new(outcomes.map(outcome).collect()))
         })
     }
 

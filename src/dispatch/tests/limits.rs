@@ -109,7 +109,7 @@ async fn recipients_that_are_put_off_again_and_again_do_not_keep_the_others_of_a
             let outcome = |to: &Recipient| {
                 if to.address.domain() == "down.example" { Outcome::Deferred(words()) } else { relayed() }
             };
-            Ok(Report { outcomes: attempt.recipients().map(|(index, to)| (index, outcome(to))).collect() })
+            Ok(Report::new(attempt.recipients().map(|(index, to)| (index, outcome(to))).collect()))
         });
         answer
     };
@@ -147,6 +147,22 @@ async fn a_throttling_provider_is_left_alone_for_as_long_as_it_says() {
     bench.submit("x@y.example", &["r@z.example"]).await;
     bench.pass(700).await;
     assert_eq!((a.seconds(), b.seconds()), (vec![0, 600], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_throttles_in_the_midst_of_a_message_is_left_alone_with_the_rest_of_it() {
+    let report = || {
+        let throttled = Some(Throttled { retry_after: Some(Duration::from_secs(600)), diagnostic: words() });
+        Ok(Report { outcomes: vec![(RecipientIndex(0), relayed()), (RecipientIndex(1), Outcome::Deferred(words()))], throttled })
+    };
+    let (a, b) = (Scripted::new(vec![Box::new(move |_| report())]), Scripted::new(vec![]));
+    let bench = Bench::start(&[&a, &b], Setup::default()).await;
+    bench.submit("x@y.example", &["r@z.example", "s@z.example"]).await;
+    bench.pass(1).await;
+    bench.submit("x@y.example", &["t@z.example"]).await;
+    bench.pass(700).await;
+    assert_eq!((a.seconds(), b.seconds()), (vec![0, 600, 600], vec![]), "the route does not spill");
+    assert_eq!(bench.left().await, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use super::*;
 async fn only_the_recipients_that_were_deferred_go_to_the_next_provider() {
     let partly: Answer = Box::new(|_| {
         let outcomes = [relayed(), Outcome::Deferred(words()), Outcome::Bounced(words()), Outcome::InDoubt(words())];
-        Ok(Report { outcomes: (0..).map(RecipientIndex).zip(outcomes).collect() })
+        Ok(Report::new((0..).map(RecipientIndex).zip(outcomes).collect()))
     });
     let (a, b) = (Scripted::new(vec![partly]), Scripted::new(vec![]));
     let bench = Bench::start(&[&a, &b], Setup::default()).await;

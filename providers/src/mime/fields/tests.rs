@@ -217,7 +217,7 @@ fn what_was_lost_stands_in_the_receipts() {
         (RecipientIndex(0), Outcome::Relayed(Receipt::default())),
         (RecipientIndex(1), Outcome::InDoubt(Diagnostic::local("silence"))),
     ];
-    let Report { outcomes } = fields.told(Ok(Report { outcomes })).unwrap();
+    let Report { outcomes, .. } = fields.told(Ok(Report::new(outcomes))).unwrap();
     assert_eq!(outcomes[0].1, Outcome::Relayed(Receipt { lost: vec!["Date".to_owned()], ..Receipt::default() }));
     assert_eq!(outcomes[1].1, Outcome::InDoubt(Diagnostic::local("silence")));
 }

@@ -91,10 +91,17 @@ impl Answer {
     #[must_use]
     pub fn excerpt(&self) -> String {
         const LONGEST: usize = 400;
-        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(4 * LONGEST)]);
-        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        line.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+        shortened(&String::from_utf8_lossy(&self.body[..self.body.len().min(4 * LONGEST)]), LONGEST)
     }
+}
+
+/// The most of a service's words, and of an id, that is kept: with each recipient, and in the log.
+const LONGEST_WORDS: usize = 1000;
+
+/// `text` in one line of at most `longest` characters.
+fn shortened(text: &str, longest: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().filter(|c| !c.is_control()).take(longest).collect()
 }
 
 /// What a provider reads in an answer.
@@ -259,10 +266,11 @@ pub fn conclude(
     let status = answer.status;
     let refused = match reading {
         Reading::Accepted(accepted) => {
-            let reply = format!("{status} {}", accepted.remote_id.as_deref().unwrap_or("without an id"));
-            let receipt = Receipt { remote_id: accepted.remote_id, reply, ..Receipt::default() };
+            let remote_id = accepted.remote_id.map(|id| shortened(&id, LONGEST_WORDS));
+            let reply = format!("{status} {}", remote_id.as_deref().unwrap_or("without an id"));
+            let receipt = Receipt { remote_id, reply, ..Receipt::default() };
             return each(&|address| match accepted.refused.iter().find(|(refused, _)| refused.eq_ignore_ascii_case(address)) {
-                Some((_, why)) => Outcome::Bounced(Diagnostic { code: Some(status), ..Diagnostic::during(during, why) }),
+                Some((_, why)) => Outcome::Bounced(Diagnostic { code: Some(status), ..Diagnostic::during(during, shortened(why, LONGEST_WORDS)) }),
                 None => Outcome::Relayed(receipt.clone()),
             });
         }
@@ -285,6 +293,7 @@ pub fn conclude(
         (code, "") => code.to_owned(),
         (code, text) => format!("{code}: {text}"),
     };
+    let said = shortened(&said, LONGEST_WORDS);
     let diagnostic = Diagnostic { code: Some(status), ..Diagnostic::during(during, said) }.advised(advice);
     let diagnostic = match verdict.failure(diagnostic) {
         Ok(failure) => return Part::Failed(failure),
@@ -351,6 +360,7 @@ pub async fn ask(
     let text = if refused.text.is_empty() { answer.excerpt() } else { refused.text };
     let (verdict, advice) = judge(rules, answer.status, &refused.code, &text);
     let said = if refused.code.is_empty() { text } else { format!("{}: {text}", refused.code) };
+    let said = shortened(&said, LONGEST_WORDS);
     let diagnostic = Diagnostic { code: Some(answer.status), ..Diagnostic::during(during, said) }.advised(advice);
     Err(verdict.failure(diagnostic).unwrap_or_else(Failure::Unavailable))
 }
@@ -373,6 +383,18 @@ mod tests {
         assert_eq!((answer.body.len(), all_sent), (LONGEST_ANSWER, true));
         let unanswered = call().await.unwrap_err();
         assert!(unanswered.all_sent && unanswered.diagnostic.text.contains("more than"), "{unanswered:?}");
+    }
+
+    #[test]
+    fn the_words_of_a_service_are_kept_in_one_line_and_not_without_an_end() {
+        let attempt = crate::conformance::attempt(b"x", Duration::from_secs(60));
+        let answer = Answer { status: 400, headers: HeaderMap::new(), body: Bytes::new() };
+        let concluded = |reading| conclude("x", &answer, true, &attempt, &attempt.recipients, &[], reading);
+        let Part::Failed(failure) = concluded(Reading::refused("c", "a\r\nb ".repeat(10_000))) else { panic!() };
+        assert!(failure.diagnostic().text.starts_with("c: a b a b") && failure.diagnostic().text.len() == LONGEST_WORDS);
+        let Part::Answered(outcomes) = concluded(Reading::accepted(Some("x".repeat(10_000)))) else { panic!() };
+        let Outcome::Relayed(receipt) = &outcomes[0].1 else { panic!() };
+        assert_eq!(receipt.remote_id.as_ref().map(String::len), Some(LONGEST_WORDS));
     }
 
     #[test]

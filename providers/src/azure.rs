@@ -358,7 +358,8 @@ fn body(fields: &mut Fields) -> Value {
         body["headers"] = headers.into();
     }
     if !fields.attachments.is_empty() {
-        let attachments = fields.attachments.iter().map(|one| {
+        let taken = std::mem::take(&mut fields.attachments);
+        let attachments = taken.iter().map(|one| {
             let mut attachment =
                 json!({ "name": one.name, "contentType": one.media_type, "contentInBase64": STANDARD.encode(&one.content) });
             if let Some(id) = &one.content_id {

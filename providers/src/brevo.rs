@@ -198,16 +198,11 @@ impl Settings for Config {
 }
 
 impl Brevo {
-    async fn send(&self, attempt: &Attempt, body: &Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
+    async fn send(&self, attempt: &Attempt, body: &mut Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
         let key = uuid(attempt.idempotency_key(&self.name, recipients));
-        let mut body = body.clone();
-        for (name, list) in [("to", &addressed.to), ("cc", &addressed.cc), ("bcc", &addressed.bcc)] {
-            if !list.is_empty() {
-                body[name] = list.iter().map(mailbox).collect();
-            }
-        }
+        narrow::address(body, [("to", &addressed.to), ("cc", &addressed.cc), ("bcc", &addressed.bcc)], mailbox);
         body["headers"]["idempotencyKey"] = key.to_string().into();
-        let request = self.http.post(format!("{}/v3/smtp/email", self.endpoint)).header("api-key", &self.key).json(&body);
+        let request = self.http.post(format!("{}/v3/smtp/email", self.endpoint)).header("api-key", &self.key).json(body);
         let part = api::hand_over("smtp/email", request, self.timeouts, attempt, recipients, RULES, read).await;
         self.keys.learn(key, attempt.number == 1, part)
     }
@@ -254,8 +249,10 @@ fn body(fields: &mut Fields) -> Result<Value, Failure> {
         body["replyTo"] = mailbox(reply_to);
     }
     if !fields.attachments.is_empty() {
-        body["attachment"] =
-            fields.attachments.iter().map(|one| json!({ "name": one.name, "content": STANDARD.encode(&one.content) })).collect();
+        body["attachment"] = std::mem::take(&mut fields.attachments)
+            .iter()
+            .map(|one| json!({ "name": one.name, "content": STANDARD.encode(&one.content) }))
+            .collect();
     }
     Ok(body)
 }
@@ -316,10 +313,10 @@ impl Provider for Brevo {
     async fn deliver(&self, attempt: Attempt) -> Delivery {
         let mut fields = Fields::of(&attempt).await?;
         fields.only_ascii(&attempt)?;
-        let body = body(&mut fields)?;
+        let mut body = body(&mut fields)?;
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
-            let part = self.send(&attempt, &body, &recipients, &addressed).await;
+            let part = self.send(&attempt, &mut body, &recipients, &addressed).await;
             fields.done(&mut turns, &attempt, recipients, part);
         }
         fields.told(turns.end())
@@ -380,7 +377,7 @@ mod tests {
         let names = ["X-Sib-Sandbox", "idempotencykey", "x-mailin-custom", "x-mailer"];
         let headers = names.map(|name| (name.to_owned(), "ü".to_owned())).to_vec();
         let body = body(&mut Fields { headers, ..Fields::default() }).unwrap();
-        assert_eq!(body["headers"], json!({ "X-Mailer": "=?utf-8?B?w7w=?=" }));
+        assert_eq!(body["headers"], json!({ "X-Mailer": "=?utf-8?b?w7w=?=" }));
     }
 
     #[test]

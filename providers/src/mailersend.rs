@@ -127,14 +127,9 @@ impl Settings for Config {
 }
 
 impl MailerSend {
-    async fn send(&self, attempt: &Attempt, body: &Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
-        let mut body = body.clone();
-        for (name, list) in lists(addressed) {
-            if !list.is_empty() {
-                body[name] = list.iter().map(mailbox).collect();
-            }
-        }
-        let request = self.http.post(format!("{}/v1/email", self.endpoint)).header(AUTHORIZATION, &self.token).json(&body);
+    async fn send(&self, attempt: &Attempt, body: &mut Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
+        narrow::address(body, lists(addressed), mailbox);
+        let request = self.http.post(format!("{}/v1/email", self.endpoint)).header(AUTHORIZATION, &self.token).json(body);
         api::hand_over("email", request, self.timeouts, attempt, recipients, RULES, |answer| read(answer, addressed)).await
     }
 }
@@ -155,7 +150,7 @@ fn body(fields: &mut Fields, custom_headers: bool) -> Result<Value, Failure> {
         body["reply_to"] = mailbox(reply_to);
     }
     if !fields.attachments.is_empty() {
-        body["attachments"] = fields.attachments.iter().map(attachment).collect();
+        body["attachments"] = std::mem::take(&mut fields.attachments).iter().map(attachment).collect();
     }
     let (headers, more_lost) = fields.unique_headers();
     fields.lost.extend(more_lost);
@@ -257,10 +252,10 @@ impl Provider for MailerSend {
     async fn deliver(&self, attempt: Attempt) -> Delivery {
         let mut fields = Fields::of(&attempt).await?;
         fields.only_ascii(&attempt)?;
-        let body = body(&mut fields, self.custom_headers)?;
+        let mut body = body(&mut fields, self.custom_headers)?;
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
-            let part = self.send(&attempt, &body, &recipients, &addressed).await;
+            let part = self.send(&attempt, &mut body, &recipients, &addressed).await;
             fields.done(&mut turns, &attempt, recipients, part);
         }
         fields.told(turns.end())

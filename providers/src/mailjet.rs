@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::contract::{Attempt, Capabilities, Connected, Delivery, Failure, Probed, Provider, ProviderName, RecipientIndex, SizeLimit};
 use crate::http::api::{self, Answer, Part, Reading, Refused, Timeouts};
@@ -121,18 +121,9 @@ impl Settings for Config {
 }
 
 impl Mailjet {
-    async fn send(&self, attempt: &Attempt, message: &Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
-        let mut message = message.clone();
-        for (name, list) in lists(addressed) {
-            if !list.is_empty() {
-                message[name] = list.iter().map(mailbox).collect();
-            }
-        }
-        let request = self
-            .http
-            .post(format!("{}/v3.1/send", self.endpoint))
-            .basic_auth(&self.user, Some(&self.password))
-            .json(&json!({ "Messages": [message] }));
+    async fn send(&self, attempt: &Attempt, body: &mut Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
+        narrow::address(&mut body["Messages"][0], lists(addressed), mailbox);
+        let request = self.http.post(format!("{}/v3.1/send", self.endpoint)).basic_auth(&self.user, Some(&self.password)).json(body);
         api::hand_over("send", request, self.timeouts, attempt, recipients, RULES, |answer| read(answer, addressed)).await
     }
 }
@@ -167,7 +158,8 @@ fn message(fields: &mut Fields, attempt: &Attempt) -> Value {
         fields.lost.push("the empty body, for which a space stands".to_owned());
         message["TextPart"] = " ".into();
     }
-    let (inline, others): (Vec<_>, Vec<_>) = fields.attachments.iter().partition(|one| one.content_id.is_some());
+    let taken = std::mem::take(&mut fields.attachments);
+    let (inline, others): (Vec<_>, Vec<_>) = taken.iter().partition(|one| one.content_id.is_some());
     for (name, list) in [("Attachments", others), ("InlinedAttachments", inline)] {
         if !list.is_empty() {
             message[name] = list.into_iter().map(attachment).collect();
@@ -266,10 +258,10 @@ impl Provider for Mailjet {
     async fn deliver(&self, attempt: Attempt) -> Delivery {
         let mut fields = Fields::of(&attempt).await?;
         fields.only_ascii(&attempt)?;
-        let message = message(&mut fields, &attempt);
+        let mut body = Map::from_iter([("Messages".to_owned(), Value::Array(vec![message(&mut fields, &attempt)]))]).into();
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
-            let part = self.send(&attempt, &message, &recipients, &addressed).await;
+            let part = self.send(&attempt, &mut body, &recipients, &addressed).await;
             fields.done(&mut turns, &attempt, recipients, part);
         }
         fields.told(turns.end())

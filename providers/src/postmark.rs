@@ -183,7 +183,7 @@ impl Postmark {
             message["Headers"] = headers.into();
         }
         if !fields.attachments.is_empty() {
-            message["Attachments"] = fields.attachments.iter().map(attachment).collect();
+            message["Attachments"] = std::mem::take(&mut fields.attachments).iter().map(attachment).collect();
         }
         for (name, setting) in [("MessageStream", &self.stream), ("Tag", &self.tag)] {
             if let Some(setting) = setting {

@@ -194,7 +194,7 @@ impl Resend {
             message["headers"] = headers.into();
         }
         if !fields.attachments.is_empty() {
-            message["attachments"] = fields.attachments.iter().map(attachment).collect();
+            message["attachments"] = std::mem::take(&mut fields.attachments).iter().map(attachment).collect();
         }
         if !self.tags.is_empty() {
             message["tags"] = self.tags.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();

@@ -138,15 +138,10 @@ impl Settings for Config {
 }
 
 impl Scaleway {
-    async fn send(&self, attempt: &Attempt, body: &Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
-        let mut body = body.clone();
+    async fn send(&self, attempt: &Attempt, body: &mut Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
         body["project_id"] = self.project_id.as_str().into();
-        for (name, list) in lists(addressed) {
-            if !list.is_empty() {
-                body[name] = list.iter().map(mailbox).collect();
-            }
-        }
-        let request = self.http.post(format!("{}/emails", self.region)).header("X-Auth-Token", &self.key).json(&body);
+        narrow::address(body, lists(addressed), mailbox);
+        let request = self.http.post(format!("{}/emails", self.region)).header("X-Auth-Token", &self.key).json(body);
         api::hand_over("emails", request, self.timeouts, attempt, recipients, RULES, |answer| read(answer, addressed)).await
     }
 }
@@ -167,8 +162,7 @@ fn body(fields: &mut Fields) -> Value {
         }
     }
     if !fields.attachments.is_empty() {
-        body["attachments"] = fields
-            .attachments
+        body["attachments"] = std::mem::take(&mut fields.attachments)
             .iter()
             .map(|one| json!({ "name": one.name, "type": one.media_type, "content": STANDARD.encode(&one.content) }))
             .collect();
@@ -247,10 +241,10 @@ impl Provider for Scaleway {
     async fn deliver(&self, attempt: Attempt) -> Delivery {
         let mut fields = Fields::of(&attempt).await?;
         fields.only_ascii(&attempt)?;
-        let body = body(&mut fields);
+        let mut body = body(&mut fields);
         let mut turns = Turns::new(fields.addressed(&attempt));
         while let Some((recipients, addressed)) = turns.next_call() {
-            let part = self.send(&attempt, &body, &recipients, &addressed).await;
+            let part = self.send(&attempt, &mut body, &recipients, &addressed).await;
             fields.done(&mut turns, &attempt, recipients, part);
         }
         fields.told(turns.end())

@@ -175,7 +175,7 @@ impl SendGrid {
             },
         });
         if !fields.attachments.is_empty() {
-            message["attachments"] = fields.attachments.iter().map(attachment).collect();
+            message["attachments"] = std::mem::take(&mut fields.attachments).iter().map(attachment).collect();
         }
         if !fields.reply_to.is_empty() {
             message["reply_to_list"] = fields.reply_to.iter().map(mailbox).collect();

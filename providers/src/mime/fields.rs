@@ -30,6 +30,7 @@ use crate::contract::{Address, Attempt, Delivery, Diagnostic, Failure, Recipient
 use crate::http::api::Part;
 use crate::http::parts::{Turns, with_lost};
 use head::{Head, split};
+pub(super) use mailbox::encoded_words;
 
 /// A message as fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,10 +4,9 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
-use super::fields::{Fields, Mailbox};
+use super::fields::{Fields, Mailbox, encoded_words};
 use crate::contract::{Diagnostic, Failure};
 
 /// An HTML body with nothing in it, for APIs that want one.
@@ -67,25 +66,21 @@ pub fn no_pictures(fields: &mut Fields) {
     fields.lost.extend(inline.map(|one| format!("the place of {} in the HTML: it is an attachment", one.name)));
 }
 
+/// Puts the recipients of a call into a request's body, in place of those of the call before: a body may be
+/// large, and there is one for all calls.
+pub fn address(body: &mut Value, lists: [(&str, &[Mailbox]); 3], mailbox: impl Fn(&Mailbox) -> Value) {
+    for (name, list) in lists {
+        match list.is_empty() {
+            true => drop(body.as_object_mut().and_then(|body| body.remove(name))),
+            false => body[name] = list.iter().map(&mailbox).collect(),
+        }
+    }
+}
+
 /// A header field's text in ASCII: as it is, or as encoded words (RFC 2047 section 2).
 #[must_use]
 pub fn ascii(text: &str) -> Cow<'_, str> {
-    // 75 characters at most for each word, of which 12 are its frame.
-    const LONGEST: usize = 45;
-    if text.is_ascii() {
-        return Cow::Borrowed(text);
-    }
-    let mut words: Vec<String> = Vec::new();
-    let mut piece = String::new();
-    for c in text.chars() {
-        if piece.len() + c.len_utf8() > LONGEST {
-            words.push(std::mem::take(&mut piece));
-        }
-        piece.push(c);
-    }
-    words.push(piece);
-    let words: Vec<String> = words.iter().map(|word| format!("=?utf-8?B?{}?=", STANDARD.encode(word))).collect();
-    words.join(" ").into()
+    if text.is_ascii() { Cow::Borrowed(text) } else { encoded_words(text).into() }
 }
 
 /// A mailbox's name, if there is one to show: APIs refuse an empty one.
@@ -127,10 +122,20 @@ mod tests {
     }
 
     #[test]
+    fn each_call_has_its_own_recipients_in_the_one_body() {
+        let [a, b] = ["a@x", "b@x"].map(|address| Mailbox { name: None, address: address.to_owned() });
+        let mut body = serde_json::json!({ "subject": "s" });
+        address(&mut body, [("to", &[a]), ("cc", &[]), ("bcc", std::slice::from_ref(&b))], |one| one.address.as_str().into());
+        assert_eq!(body, serde_json::json!({ "subject": "s", "to": ["a@x"], "bcc": ["b@x"] }));
+        address(&mut body, [("to", &[b]), ("cc", &[]), ("bcc", &[])], |one| one.address.as_str().into());
+        assert_eq!(body, serde_json::json!({ "subject": "s", "to": ["b@x"] }));
+    }
+
+    #[test]
     fn names_outside_ascii_become_encoded_words_of_whole_characters() {
-        assert_eq!(ascii("Grüße"), "=?utf-8?B?R3LDvMOfZQ==?=");
+        assert_eq!(ascii("Grüße"), "=?utf-8?b?R3LDvMOfZQ==?=");
         assert_eq!(ascii("plain"), "plain");
         let long = "ü".repeat(60);
-        assert!(ascii(&long).split(' ').all(|word| word.len() <= 75 && word.starts_with("=?utf-8?B?")));
+        assert!(ascii(&long).split(' ').all(|word| word.len() <= 75 && word.starts_with("=?utf-8?b?")));
     }
 }

@@ -37,7 +37,7 @@ impl fmt::Display for Mailbox {
 }
 
 /// Each of at most 75 characters (RFC 2047 section 2), and of whole characters of the text.
-fn encoded_words(text: &str) -> String {
+pub(in crate::mime) fn encoded_words(text: &str) -> String {
     const LONGEST: usize = 45;
     let mut words = Vec::new();
     let mut word = String::new();

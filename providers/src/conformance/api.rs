@@ -125,7 +125,11 @@ impl<S: ApiSubject + Clone> Subject for Api<S> {
                     // There are services where the key alone decides.
                     false => return None,
                 },
-                Behaviour::RefusesTheContent => row(|verdict| *verdict == Verdict::Rejected),
+                Behaviour::RefusesTheContent => match self.0.rows().iter().any(|row| row.verdict == Verdict::Rejected) {
+                    true => row(|verdict| *verdict == Verdict::Rejected),
+                    // There are services that do not say what of a content they refuse for good.
+                    false => return None,
+                },
             };
             let api = fake(self.0.clone(), answer, behaviour == Behaviour::RefusesOneRecipient).await?;
             let endpoint = match behaviour {

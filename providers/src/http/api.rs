@@ -270,7 +270,9 @@ pub fn conclude(
             let reply = format!("{status} {}", remote_id.as_deref().unwrap_or("without an id"));
             let receipt = Receipt { remote_id, reply, ..Receipt::default() };
             return each(&|address| match accepted.refused.iter().find(|(refused, _)| refused.eq_ignore_ascii_case(address)) {
-                Some((_, why)) => Outcome::Bounced(Diagnostic { code: Some(status), ..Diagnostic::during(during, shortened(why, LONGEST_WORDS)) }),
+                Some((_, why)) => {
+                    Outcome::Bounced(Diagnostic { code: Some(status), ..Diagnostic::during(during, shortened(why, LONGEST_WORDS)) })
+                }
                 None => Outcome::Relayed(receipt.clone()),
             });
         }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::RequestBuilder;
 use reqwest::header::HeaderMap;
 use tokio::time::Instant;
@@ -17,6 +17,9 @@ use super::verdict::{Rule, Verdict, judge};
 use crate::contract::{Attempt, Diagnostic, Failure, Outcome, Receipt, RecipientIndex};
 use crate::registry::SettingsError;
 use crate::settings::Span;
+
+/// Answers are short. Whoever sends more than this is not waited for, so that it cannot fill the memory.
+const LONGEST_ANSWER: usize = 1 << 20;
 
 /// `[provider.<kind>.<name>.timeouts]` of every HTTP API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -53,12 +56,17 @@ impl Timeouts {
 /// Reads an `endpoint`: an http or https URL, without the slash at its end.
 ///
 /// # Errors
-/// When it is none.
+/// When it is none, without quoting it: it may hold a password, which is another error.
 pub fn endpoint(configured: Option<&str>, default: &str) -> Result<String, SettingsError> {
     let text = configured.unwrap_or(default);
-    let url = reqwest::Url::parse(text).map_err(|error| SettingsError::new("endpoint", format!("{text:?}: {error}")))?;
+    let wrong = |why: String| SettingsError::new("endpoint", why);
+    let url = reqwest::Url::parse(text)
+        .map_err(|error| wrong(format!("this is no http or https URL: {error}; expected such as \"https://api.example.net\"")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(SettingsError::new("endpoint", format!("{text:?} is no http or https URL")));
+        return Err(wrong("this is no http or https URL; expected such as \"https://api.example.net\"".to_owned()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("a URL is shown in logs, so it may hold no password; give credentials in settings of their own".to_owned()));
     }
     Ok(text.trim_end_matches('/').to_owned())
 }
@@ -175,10 +183,6 @@ impl Part {
     }
 }
 
-/// The longest answer that is read. Those of real services have a few kilobytes; what is longer comes from
-/// something else, and may have no end.
-const LONGEST_ANSWER: usize = 1024 * 1024;
-
 /// How a call ended that got no answer, or one that could not be read to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unanswered {
@@ -201,24 +205,17 @@ pub async fn exchange(
     let progress = Progress::new();
     let unanswered = |text: String| Unanswered { all_sent: progress.all_sent(), diagnostic: Diagnostic::during(during, text) };
     let (client, request) = request.build_split();
-    let mut request = request.map_err(|error| unanswered(chain(&error)))?;
+    let mut request = request.map_err(|error| unanswered(chain(&error.without_url())))?;
     if let Some(body) = request.body_mut().take() {
         // The length is known, so no API has to cope with chunks.
         *request.body_mut() = Some(reqwest::Body::wrap(TrackedBody::new(body, progress.clone())));
     }
     let patience = Patience { connect: timeouts.connect.0, answer: timeouts.answer.0, deadline };
     let call = async {
-        let mut answer = client.execute(request).await?;
+        let answer = client.execute(request).await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let mut body = BytesMut::new();
-        // An error while an answer is read is told from here.
-        while let Some(piece) = answer.chunk().await? {
-            if body.len() + piece.len() > LONGEST_ANSWER {
-                return Ok::<_, reqwest::Error>(None);
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(Some(Answer { status, headers, body: body.freeze() }))
+        // An error while it is read is told from here.
+        Ok::<_, reqwest::Error>(body(answer).await?.map(|body| Answer { status, headers, body }))
     };
     match progress.watch(patience, call).await {
         Ok(Ok(Some(answer))) => Ok((answer, progress.all_sent())),
@@ -226,6 +223,18 @@ pub async fn exchange(
         Ok(Err(error)) => Err(unanswered(chain(&error.without_url()))),
         Err(Silence(silence)) => Err(unanswered(format!("no answer for {}", Span(silence)))),
     }
+}
+
+/// The body of an answer; `None` if it is too long to be one of an API.
+async fn body(mut answer: reqwest::Response) -> Result<Option<Bytes>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await? {
+        if body.len() + piece.len() > LONGEST_ANSWER {
+            return Ok(None);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(Some(body.into()))
 }
 
 /// Hands a message over in one call for `recipients` of `attempt`, and says what became of each.
@@ -397,6 +406,15 @@ mod tests {
         let Part::Answered(outcomes) = concluded(Reading::accepted(Some("x".repeat(10_000)))) else { panic!() };
         let Outcome::Relayed(receipt) = &outcomes[0].1 else { panic!() };
         assert_eq!(receipt.remote_id.as_ref().map(String::len), Some(LONGEST_WORDS));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_none_is_not_quoted() {
+        assert_eq!(endpoint(None, "https://api.example/").unwrap(), "https://api.example");
+        for text in ["https://[hunter2", "ftp://hunter2.example", "hunter2", "https://u:hunter2@api.example"] {
+            let error = endpoint(Some(text), "").unwrap_err();
+            assert!(error.key == "endpoint" && !error.message.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

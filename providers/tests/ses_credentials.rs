@@ -257,7 +257,14 @@ async fn a_role_that_may_not_be_assumed_is_ours_to_mend_and_a_silent_sts_is_not(
     let sts = FakeApi::start([Answer::Reply { status: 403, headers: Vec::new(), body: denied.to_owned() }]).await.unwrap();
     let said = child(settings(&ses, role.clone()), 1, &[("AWS_ENDPOINT_URL_STS", &sts.url())]).await;
     assert!(said[0].starts_with("unauthorized ") && said[0].contains("sts:AssumeRole"), "{said:?}");
-    for answer in [Answer::Close, Answer::Hang] {
+    let broken = |status: u16, code: &str| {
+        let body = match code {
+            "" => "<html>try later</html>".to_owned(),
+            code => denied.replace("AccessDenied", code),
+        };
+        Answer::Reply { status, headers: Vec::new(), body }
+    };
+    for answer in [Answer::Close, Answer::Hang, broken(503, ""), broken(500, "InternalFailure"), broken(400, "Throttling")] {
         let sts = FakeApi::start([answer]).await.unwrap();
         let said = child(settings(&ses, role.clone()), 1, &[("AWS_ENDPOINT_URL_STS", &sts.url())]).await;
         assert!(said[0].starts_with("unavailable "), "{said:?}");

@@ -13,6 +13,7 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sesv2::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::error::ErrorMetadata;
 
 use super::transport::Transport;
 use crate::http::verdict::Verdict;
@@ -106,11 +107,21 @@ pub(super) fn verdict(error: &(dyn std::error::Error + 'static)) -> Option<Verdi
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     let verdict = match causes.by_ref().find_map(|error| error.downcast_ref::<CredentialsError>())? {
         CredentialsError::ProviderTimedOut(_) => Verdict::Unavailable,
-        // STS or a metadata service was not reached.
-        CredentialsError::ProviderError(_) if causes.any(|error| error.is::<ConnectorError>()) => Verdict::Unavailable,
+        // STS or a metadata service was not reached, or it does not work now.
+        CredentialsError::ProviderError(_) if causes.any(is_for_now) => Verdict::Unavailable,
         _ => Verdict::Unauthorized,
     };
     Some(verdict)
+}
+
+/// Whether a cause says nothing against whoever asks for credentials.
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
+fn is_for_now(cause: &(dyn std::error::Error + 'static)) -> bool {
+    const FOR_NOW: &[&str] =
+        &["IDPCommunicationError", "InternalError", "InternalFailure", "ServiceUnavailable", "Throttling", "ThrottlingException"];
+    // Whoever refuses says why, in a code: an answer without one is that of a broken service.
+    let said = |error: &ErrorMetadata| error.code().is_none_or(|code| FOR_NOW.contains(&code));
+    cause.is::<ConnectorError>() || cause.downcast_ref::<ErrorMetadata>().is_some_and(said)
 }
 
 /// What to do when there are none.

@@ -38,11 +38,13 @@ mod pelican {
         Attempt, Capabilities, Connected, Delivery, Failure, Probed, Provider, ProviderName, RecipientIndex, SizeLimit,
     };
     use postrider_providers::http::api::{self, Answer, Part, Reading, Refused, Timeouts};
+    use postrider_providers::http::credential::credential;
     use postrider_providers::http::parts::Turns;
     use postrider_providers::http::verdict::{Rule, Verdict};
     use postrider_providers::mime::fields::{Addressed, Attachment, Fields, Mailbox};
     use postrider_providers::registry::{Context, Settings, SettingsError};
     use postrider_providers::settings::{LimitSettings, Rewrite, Secret};
+    use reqwest::header::{AUTHORIZATION, HeaderValue};
     use serde_json::{Value, json};
 
     /// What is known before any call. Everything else is as with most JSON APIs.
@@ -79,14 +81,15 @@ mod pelican {
         /// Has the one HTTP client of the gateway.
         context: Context,
         endpoint: String,
-        token: String,
+        /// As a header's value that no log shows.
+        token: HeaderValue,
         timeouts: Timeouts,
     }
 
     impl Settings for Config {
         fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError> {
             self.timeouts.check()?;
-            let token = self.token.read().map_err(|error| SettingsError::new("token", error))?;
+            let token = credential("token", &self.token, "Bearer ")?;
             let endpoint = api::endpoint(self.endpoint.as_deref(), "https://api.pelican.example")?;
             let provider = Arc::new(Pelican { context: context.clone(), endpoint, token, timeouts: self.timeouts });
             Ok(Connected { name, default_concurrency: 8, provider })
@@ -101,7 +104,8 @@ mod pelican {
         }
 
         fn destination(&self) -> String {
-            "Pelican".to_owned()
+            // Tells accounts apart in the check's output, and shows no secret.
+            format!("Pelican (token {:?})", self.token)
         }
 
         fn kind_capabilities() -> Capabilities {
@@ -111,8 +115,8 @@ mod pelican {
 
     impl Pelican {
         async fn send(&self, attempt: &Attempt, fields: &Fields, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
-            let request =
-                self.context.http.post(format!("{}/letters", self.endpoint)).bearer_auth(&self.token).json(&body(fields, addressed));
+            let request = self.context.http.post(format!("{}/letters", self.endpoint));
+            let request = request.header(AUTHORIZATION, self.token.clone()).json(&body(fields, addressed));
             // One call. How far it got, and what silence means, is decided in there.
             api::hand_over("letters", request, self.timeouts, attempt, recipients, RULES, read).await
         }
@@ -126,6 +130,7 @@ mod pelican {
             "to": addresses(&addressed.to),
             "cc": addresses(&addressed.cc),
             "hidden": addresses(&addressed.bcc),
+            "answers_to": addresses(&fields.reply_to),
             "subject": fields.subject,
             "text": fields.text,
             "html": fields.html,
@@ -153,18 +158,20 @@ mod pelican {
         }
 
         async fn deliver(&self, attempt: Attempt) -> Delivery {
-            let fields = Fields::of(&attempt).await?;
+            let mut fields = Fields::of(&attempt).await?;
+            fields.keep_headers(|_| false, "Pelican takes no header fields");
             // Mostly one call; one for each recipient where the header shows none of them.
             let mut turns = Turns::new(fields.addressed(&attempt));
             while let Some((recipients, addressed)) = turns.next_call() {
                 let part = self.send(&attempt, &fields, &recipients, &addressed).await;
                 turns.done(recipients, part);
             }
-            turns.end()
+            // What the fields could not say goes into the receipt, and from there into the log.
+            fields.told(turns.end())
         }
 
         async fn probe(&self) -> Result<Probed, Failure> {
-            let request = self.context.http.get(format!("{}/account", self.endpoint)).bearer_auth(&self.token);
+            let request = self.context.http.get(format!("{}/account", self.endpoint)).header(AUTHORIZATION, self.token.clone());
             api::ask("account", request, self.timeouts, RULES, refusal).await?;
             Ok(Probed::default().fact("the token is good"))
         }

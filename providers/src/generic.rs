@@ -26,6 +26,10 @@ use crate::settings::{LimitSettings, Rewrite, Secret, Size, Span};
 /// How many handovers run at the same time, unless the limits say otherwise.
 const DEFAULT_CONCURRENCY: usize = 10;
 
+/// The most recipients in a header field or a query, unless `max_recipients` says otherwise: servers take
+/// about 8 KiB of either.
+const MOST_IN_A_PLACE: usize = 50;
+
 /// `[provider.http.<name>]`
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -231,7 +235,7 @@ impl Config {
             envelope: if is_own { EnvelopeForm::Own } else { EnvelopeForm::Header },
             reverse_path: self.sender.is_some() || uses(Slot::Sender),
             max_size: self.max_size.map(|size| SizeLimit::message(size.0)),
-            max_recipients: self.max_recipients,
+            max_recipients: self.max_recipients.or(self.recipients.as_ref().map(|_| MOST_IN_A_PLACE)),
             smtputf8: self.smtputf8,
             null_sender: self.null_sender,
             idempotency: self.idempotency.as_ref().map(|idempotency| idempotency.window.0),
@@ -320,11 +324,17 @@ impl Settings for Config {
     }
 
     fn destination(&self) -> String {
-        // A query may hold a key.
-        let place = self.url.split(['?', '#']).next().unwrap_or_default();
-        match place.rsplit_once('@').zip(place.split_once("://")) {
-            Some(((_, host), (scheme, _))) => format!("{scheme}://{host}"),
-            None => place.to_owned(),
+        let Ok(url) = reqwest::Url::parse(&self.url) else { return "no URL".to_owned() };
+        // Neither a password nor a query, which may hold a key.
+        let place = format!("{}{}", url.origin().ascii_serialization(), url.path());
+        // Accounts of one service are told apart by where their credentials are.
+        let single = [("bearer", self.bearer.as_ref()), ("basic", self.basic.as_ref().map(|basic| &basic.password))];
+        let single = single.into_iter().filter_map(|(name, secret)| Some((name, secret?)));
+        let named = [&self.headers, &self.query, &self.secrets].into_iter().flatten().map(|(name, secret)| (name.as_str(), secret));
+        let credentials: Vec<String> = single.chain(named).map(|(name, secret)| format!("{name} {secret:?}")).collect();
+        match credentials.is_empty() {
+            true => place,
+            false => format!("{place} ({})", credentials.join(", ")),
         }
     }
 
@@ -337,11 +347,7 @@ impl Settings for Config {
 fn url(key: &'static str, text: &str) -> Result<reqwest::Url, SettingsError> {
     let wrong = |why: String| SettingsError::new(key, why);
     api::endpoint(Some(text), "").map_err(|error| wrong(error.message))?;
-    let url = reqwest::Url::parse(text).map_err(|error| wrong(error.to_string()))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("a URL is shown in logs, so it may hold no password; use `basic`".to_owned()));
-    }
-    Ok(url)
+    reqwest::Url::parse(text).map_err(|error| wrong(error.to_string()))
 }
 
 #[cfg(test)]

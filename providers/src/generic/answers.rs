@@ -181,7 +181,19 @@ impl Answers {
     /// What an answer says.
     #[must_use]
     pub fn read(&self, answer: &Answer) -> Reading {
-        self.accepted(answer).map_or_else(|| Reading::Refused(self.refused(answer)), Reading::Accepted)
+        let refused = self.refused(answer);
+        if self.is_declared_refusal(answer.status, &refused) {
+            return Reading::Refused(refused);
+        }
+        self.accepted(answer).map_or(Reading::Refused(refused), Reading::Accepted)
+    }
+
+    /// Whether a rule speaks of such an answer, by its status or its code: some services refuse with a
+    /// status of success. A rule about words alone may fit those of a success.
+    fn is_declared_refusal(&self, status: u16, refused: &Refused) -> bool {
+        let text = refused.text.to_lowercase();
+        let is_about = |rule: &&Rule| rule.status != 0 || !rule.code.is_empty();
+        self.rules.iter().filter(is_about).any(|rule| rule.fits(status, &refused.code, &text))
     }
 
     /// What a message that was taken is told, if it was.
@@ -197,8 +209,9 @@ impl Answers {
             }
         }
         let is_declared = success.pointer.is_some() || success.id.is_some() || success.id_header.is_some();
-        let is_html = answer.header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
-        if !is_declared && (is_html || answer.body.starts_with(b"<")) {
+        let is_html = answer.header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.to_ascii_lowercase().contains("html"));
+        let body = answer.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&answer.body).trim_ascii_start();
+        if !is_declared && (is_html || body.starts_with(b"<")) {
             // A page for people: of a proxy, or of a login.
             return None;
         }
@@ -276,13 +289,22 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// The addresses in a list, or the one that stands there by itself.
+/// The addresses in a list, or the one that stands there by itself. Services also list objects with an
+/// address in them, or an object with an address for each key; so every text counts that is there.
 fn listed(json: &Value, pointer: Option<&str>) -> Vec<String> {
-    match pointer.and_then(|pointer| json.pointer(pointer)) {
-        Some(Value::Array(list)) => list.iter().filter_map(text).collect(),
-        Some(one) => text(one).into_iter().collect(),
-        None => Vec::new(),
+    let mut texts = Vec::new();
+    let mut open: Vec<&Value> = pointer.and_then(|pointer| json.pointer(pointer)).into_iter().collect();
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Array(list) => open.extend(list),
+            Value::Object(object) => {
+                texts.extend(object.keys().cloned());
+                open.extend(object.values());
+            }
+            one => texts.extend(text(one)),
+        }
     }
+    texts
 }
 
 #[cfg(test)]
@@ -310,6 +332,47 @@ mod tests {
         assert!(taken(&equal, 200, r#"{"a": ["ok"]}"#) && !taken(&equal, 200, r#"{"a": ["no"]}"#) && !taken(&equal, 200, "{}"));
         let header = Success { id_header: Some("X-Id".into()), ..Success::default() };
         assert!(!taken(&header, 200, "ok"));
+    }
+
+    #[test]
+    fn a_page_for_people_is_no_success_however_it_begins() {
+        let plain = answers(Success::default());
+        for body in ["<html>", "\r\n <!DOCTYPE html>", "\u{feff}<html>"] {
+            assert!(matches!(plain.read(&answer(200, body)), Reading::Refused(_)), "{body:?}");
+        }
+        let mut xhtml = answer(200, "ok");
+        xhtml.headers.insert(CONTENT_TYPE, "application/xhtml+xml".parse().unwrap());
+        assert!(matches!(plain.read(&xhtml), Reading::Refused(_)));
+    }
+
+    #[test]
+    fn a_rule_about_a_status_of_success_or_a_code_comes_before_the_success() {
+        let rules = r#"[
+            {"status": 200, "says": "over quota", "verdict": "throttled"},
+            {"code": "E7", "verdict": "sender"},
+            {"says": "limit", "verdict": "throttled"}
+        ]"#;
+        let refusal = Refusal { code: Some("/code".into()), ..Refusal::default() };
+        let rules: Vec<ErrorRule> = serde_json::from_str(rules).unwrap();
+        let answers = Answers::new(&Success::default(), &refusal, &Throttle::default(), &rules).unwrap();
+        for (body, taken) in [
+            (r#"{"message": "Over quota"}"#, false),
+            (r#"{"code": "e7"}"#, false),
+            (r#"{"code": "OK"}"#, true),
+            // Words alone may be those of a success.
+            (r#"{"limit": 100}"#, true),
+        ] {
+            assert_eq!(matches!(answers.read(&answer(200, body)), Reading::Accepted(_)), taken, "{body}");
+        }
+    }
+
+    #[test]
+    fn recipients_are_found_in_each_form_of_a_list() {
+        for list in [r#""a@b""#, r#"["a@b"]"#, r#"[{"email": "a@b", "why": "x"}]"#, r#"{"a@b": "x"}"#, r#"[{"to": {"email": "a@b"}}]"#] {
+            let json = serde_json::from_str(&format!(r#"{{"refused": {list}}}"#)).unwrap();
+            assert!(listed(&json, Some("/refused")).contains(&"a@b".to_owned()), "{list}");
+        }
+        assert_eq!(listed(&Value::Null, Some("/refused")), Vec::<String>::new());
     }
 
     #[test]

@@ -24,6 +24,9 @@ use crate::settings::Secret;
 /// What was being done, in diagnostics.
 const DURING: &str = "handover";
 
+/// The longest URL that the HTTP client takes is 65,534 octets; servers take less, and say so.
+const LONGEST_URL: usize = 65_000;
+
 /// The provider.
 pub(super) struct Service {
     name: ProviderName,
@@ -126,13 +129,14 @@ impl Service {
             true => Some(raw::text(attempt).await?),
             false => None,
         };
-        let fields = match self.template.as_ref().is_some_and(Template::uses_fields) {
+        let mut fields = match self.template.as_ref().is_some_and(Template::uses_fields) {
             true => Some(Fields::of(attempt).await?),
             false => None,
         };
         let is_carried = octets.is_some() || text.is_some();
-        if let (false, Some(fields)) = (is_carried, &fields) {
+        if let (false, Some(fields)) = (is_carried, &mut fields) {
             self.check_places(fields)?;
+            fields.lost.extend(self.dropped(fields));
         }
         Ok(Content { base64: octets.as_ref().filter(|_| is_base64).map(|octets| STANDARD.encode(octets)), octets, text, fields })
     }
@@ -151,6 +155,20 @@ impl Service {
         Err(Failure::Unsuitable(Diagnostic::local(format!("the message has {missing}, for which the template has no place"))))
     }
 
+    /// What else the message has that the template has no place for.
+    fn dropped(&self, fields: &Fields) -> Vec<String> {
+        let parts = [
+            ("From", true, Slot::From),
+            ("Subject", !fields.subject.is_empty(), Slot::Subject),
+            ("Reply-To", !fields.reply_to.is_empty(), Slot::ReplyTo),
+            ("the plain text", fields.text.is_some(), Slot::Text),
+            ("the HTML", fields.html.is_some(), Slot::Html),
+        ];
+        let parts = parts.into_iter().filter(|&(_, is_there, slot)| is_there && !self.uses(slot)).map(|(what, ..)| what);
+        let headers = fields.headers.iter().filter(|_| !self.uses(Slot::Headers)).map(|(name, _)| name.as_str());
+        parts.chain(headers).map(|what| format!("{what}: the template has no place for it")).collect()
+    }
+
     /// The calls to make: for whom, and who is shown where.
     fn calls(&self, attempt: &Attempt, content: &Content) -> Vec<(Vec<RecipientIndex>, Addressed)> {
         let shows = [Slot::To, Slot::Cc, Slot::Bcc].into_iter().any(|slot| self.uses(slot));
@@ -161,7 +179,13 @@ impl Service {
         attempt.recipients.chunks(most).map(|part| (part.to_vec(), Addressed::default())).collect()
     }
 
-    fn request(&self, attempt: &Attempt, content: &Content, indexes: &[RecipientIndex], addressed: &Addressed) -> RequestBuilder {
+    fn request(
+        &self,
+        attempt: &Attempt,
+        content: &Content,
+        indexes: &[RecipientIndex],
+        addressed: &Addressed,
+    ) -> Result<RequestBuilder, Failure> {
         let sender = attempt.message.envelope.reverse_path.as_str();
         let told = attempt.recipients().filter(|(index, _)| indexes.contains(index));
         let recipients: Vec<&str> = told.map(|(_, recipient)| recipient.address.as_str()).collect();
@@ -173,6 +197,10 @@ impl Service {
             if let Some(Place { query: Some(query), .. }) = place {
                 url.query_pairs_mut().extend_pairs(values.iter().map(|value| (query, value)));
             }
+        }
+        if url.as_str().len() > LONGEST_URL {
+            let text = format!("a URL has no room for {} recipients; see `max_recipients`", recipients.len());
+            return Err(Failure::Unsuitable(Diagnostic::local(text)));
         }
         let mut request = self.http.request(self.method.clone(), url).headers(self.headers.clone());
         for (place, values) in &places {
@@ -201,7 +229,7 @@ impl Service {
             (None, Some(base64)) => Bytes::from(base64.clone()),
             (None, None) => content.octets.clone().unwrap_or_default(),
         };
-        request.header(CONTENT_TYPE, self.content_type.clone()).body(body)
+        Ok(request.header(CONTENT_TYPE, self.content_type.clone()).body(body))
     }
 }
 
@@ -234,12 +262,17 @@ impl Provider for Service {
         let content = self.content(&attempt).await?;
         let mut turns = Turns::new(self.calls(&attempt, &content));
         while let Some((recipients, addressed)) = turns.next_call() {
-            let request = self.request(&attempt, &content, &recipients, &addressed);
             let read = |answer: &api::Answer| self.answers.read(answer);
-            let part = api::hand_over(DURING, request, self.timeouts, &attempt, &recipients, &self.answers.rules, read).await;
+            let part = match self.request(&attempt, &content, &recipients, &addressed) {
+                Ok(request) => api::hand_over(DURING, request, self.timeouts, &attempt, &recipients, &self.answers.rules, read).await,
+                Err(failure) => api::Part::Failed(failure),
+            };
             turns.done(recipients, part);
         }
-        turns.end()
+        match &content.fields {
+            Some(fields) if content.octets.is_none() && content.text.is_none() => fields.told(turns.end()),
+            _ => turns.end(),
+        }
     }
 
     async fn probe(&self) -> Result<Probed, Failure> {

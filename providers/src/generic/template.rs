@@ -104,7 +104,8 @@ const MEMBERS: [(&str, Slot, Member); 15] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     root: Node,
-    used: Vec<Slot>,
+    /// What placeholders stand for, and whether they tell what matters of it.
+    used: Vec<(Slot, bool)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,16 +185,17 @@ impl Template {
         Ok(Self { root, used })
     }
 
-    /// Whether a placeholder of it stands for `slot`, or for members of it.
+    /// Whether a placeholder of it stands for `slot`, or for that of its members which matters: a list of
+    /// names tells nobody's address.
     #[must_use]
     pub fn uses(&self, slot: Slot) -> bool {
-        self.used.contains(&slot)
+        self.used.contains(&(slot, true))
     }
 
     /// Whether it needs the message's fields.
     #[must_use]
     pub fn uses_fields(&self) -> bool {
-        self.used.iter().any(|slot| slot.is_field())
+        self.used.iter().any(|(slot, _)| slot.is_field())
     }
 
     /// The body. What has no value is left out.
@@ -203,7 +205,7 @@ impl Template {
     }
 }
 
-fn node(value: &Value, of: Option<Slot>, secrets: &[&str], used: &mut Vec<Slot>) -> Result<Node, String> {
+fn node(value: &Value, of: Option<Slot>, secrets: &[&str], used: &mut Vec<(Slot, bool)>) -> Result<Node, String> {
     match value {
         Value::String(text) => {
             let pieces = pieces(text, secrets)?;
@@ -217,7 +219,8 @@ fn node(value: &Value, of: Option<Slot>, secrets: &[&str], used: &mut Vec<Slot>)
                             "{text:?} speaks of one member of a list, so it has its place in a list with one element, as in [{{ email = {text:?} }}]"
                         ));
                     }
-                    Piece::Slot(slot) | Piece::Member(slot, _) => used.push(*slot),
+                    Piece::Slot(slot) => used.push((*slot, true)),
+                    Piece::Member(slot, member) => used.push((*slot, matches!(member, Member::Address | Member::Value | Member::Content))),
                     Piece::Literal(_) | Piece::Secret(_) => {}
                 }
             }

@@ -21,7 +21,7 @@ fn settings_that_cannot_work_name_their_key() {
         (json!({}), "recipients", "nobody would be told"),
         (json!({ "url": "api.example", "recipients": to }), "url", ""),
         (json!({ "url": "ftp://api.example", "recipients": to }), "url", "no http or https URL"),
-        (json!({ "url": "https://u:p@api.example", "recipients": to }), "url", "use `basic`"),
+        (json!({ "url": "https://u:p@api.example", "recipients": to }), "url", "may hold no password"),
         (json!({ "recipients": {} }), "recipients", "expected one of"),
         (json!({ "recipients": { "header": "a", "query": "b" } }), "recipients", "expected one of"),
         (json!({ "recipients": { "header": "a b" } }), "recipients", "no name of a header"),
@@ -38,6 +38,7 @@ fn settings_that_cannot_work_name_their_key() {
         (json!({ "template": { "m": "{raw}" } }), "template", "not all recipients"),
         (json!({ "template": { "m": "{text}", "to": "{to}", "bcc": "{bcc}" } }), "template", "not all recipients"),
         (json!({ "template": { "m": "{text}", "to": "{recipients}" } }), "template", "`max_recipients = 1`"),
+        (json!({ "template": { "m": "{raw}", "to": ["{to.name}"], "cc": "{cc}", "bcc": "{bcc}" } }), "template", "not all recipients"),
         (json!({ "recipients": to, "error": [{ "status": 409, "verdict": "taken" }] }), "error", "needs `idempotency`"),
         (json!({ "template": { "m": "{form}" } }), "template", "there are {sender}"),
         (json!({ "recipients": to, "idempotency": { "window": "1h" } }), "idempotency", "told nowhere"),
@@ -68,6 +69,9 @@ fn what_a_service_can_carry_follows_from_what_is_declared() {
     assert_eq!(fields, Capabilities::FIELDS);
     let key = of(json!({ "recipients": { "query": "to" }, "idempotency": { "header": "Idempotency-Key", "window": "24h" } }));
     assert_eq!(key.idempotency.map(|window| window.as_secs()), Some(86_400));
+    // A header or a URL has no room for thousands.
+    assert_eq!(key.max_recipients, Some(MOST_IN_A_PLACE));
+    assert_eq!((base64.max_recipients, fields.max_recipients), (None, None));
 }
 
 #[test]
@@ -75,10 +79,14 @@ fn a_destination_shows_no_secret() {
     for (url, expected) in [
         ("https://api.example/send?key=hunter2#hunter2", "https://api.example/send"),
         ("https://hunter2:hunter2@api.example/send", "https://api.example/send"),
+        ("https://api.example:8443/to@b", "https://api.example:8443/to@b"),
+        ("https://[hunter2", "no URL"),
     ] {
         assert_eq!(config(json!({ "url": url })).destination(), expected);
     }
     let all =
         config(json!({ "bearer": "hunter2", "headers": { "X": "hunter2" }, "query": { "k": "hunter2" }, "secrets": { "k": "hunter2" } }));
-    assert!(!format!("{all:?}").contains("hunter2"));
+    assert!(!format!("{all:?}{}", all.destination()).contains("hunter2"));
+    let of = |variable: &str| config(json!({ "bearer": { "env": variable } })).destination();
+    assert_ne!(of("ONE"), of("TWO"), "two accounts of one service");
 }

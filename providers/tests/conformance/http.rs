@@ -6,7 +6,7 @@ use std::time::Duration;
 use postrider_providers::conformance::api::{Api, ApiSubject, Row, check_api};
 use postrider_providers::conformance::http_api::{Answer, FakeApi, Request};
 use postrider_providers::conformance::{Seen, SeenContent, SeenFields, attempt, check, content};
-use postrider_providers::contract::DynProvider;
+use postrider_providers::contract::{Address, DynProvider, Outcome, RecipientIndex};
 use postrider_providers::generic;
 use postrider_providers::http::verdict::{Rule, Verdict};
 use serde_json::{Value, json};
@@ -215,6 +215,59 @@ async fn a_message_for_which_a_template_has_no_place_is_not_offered() {
     let mut odd = attempt(&content(300), Duration::from_secs(60));
     Arc::make_mut(&mut odd.message).envelope.recipients[0].address = "\"a, b\"@c.example".parse().unwrap();
     assert_eq!(addressed.deliver(odd).await.unwrap_err().name(), "unsuitable", "a comma stands between recipients");
+    assert!(api.requests().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_template_has_no_place_for_is_told() {
+    let api = FakeApi::start([Answer::json(200, r#"{"id": 1}"#)]).await.unwrap();
+    let template = json!({ "to": "{recipients}", "t": "{text}", "h": "{html}", "f": "{attachments}", "from": "{from}" });
+    let settings = json!({ "template": template, "max_recipients": 1 });
+    let content = b"From: a@b.example\r\nSubject: x\r\nReply-To: c@b.example\r\nX-Case: 7\r\n\r\nhi\r\n";
+    let report = Generic::Fields.provider(&api.url(), settings).deliver(attempt(content, Duration::from_secs(60))).await.unwrap();
+    let (_, Outcome::Relayed(receipt)) = &report.outcomes[0] else { panic!("{report:?}") };
+    for what in ["Subject", "Reply-To", "X-Case"] {
+        assert!(receipt.lost.contains(&format!("{what}: the template has no place for it")), "{what}: {:?}", receipt.lost);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_kept() {
+    for status in [200, 401] {
+        let long = Answer::Reply { status, headers: Vec::new(), body: "x".repeat(2 << 20) };
+        let api = FakeApi::start([long]).await.unwrap();
+        let delivery = Generic::Raw.provider(&api.url(), json!({})).deliver(attempt(&content(300), Duration::from_secs(60))).await;
+        let (_, Outcome::InDoubt(diagnostic)) = &delivery.unwrap().outcomes[0] else { panic!("{status}") };
+        assert!(diagnostic.text.contains("more than 1048576 octets"), "{diagnostic}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_service_that_talks_a_lot_little_is_kept() {
+    let long = "a\\n".repeat(100_000);
+    for body in [format!(r#"{{"id": "{long}"}}"#), format!(r#"{{"error": {{"text": "{long}"}}}}"#)] {
+        let api = FakeApi::start([Answer::json(200, &body)]).await.unwrap();
+        let delivery = Generic::Raw.provider(&api.url(), json!({})).deliver(attempt(&content(300), Duration::from_secs(60))).await;
+        let said = match &delivery.unwrap().outcomes[0].1 {
+            Outcome::Relayed(receipt) => receipt.reply.clone(),
+            Outcome::InDoubt(diagnostic) => diagnostic.text.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert!((900..1100).contains(&said.len()) && !said.contains('\n'), "{}", said.len());
+    }
+}
+
+#[tokio::test]
+async fn what_a_url_has_no_room_for_shows_no_secret() {
+    let api = FakeApi::start([Answer::json(200, "{}")]).await.unwrap();
+    let settings = json!({ "query": { "key": "hunter2" }, "max_recipients": 100_000 });
+    let mut many = attempt(&content(300), Duration::from_secs(60));
+    let recipients: Vec<_> = (0..5000).map(|n| format!("somebody-{n}@a.example").parse::<Address>().unwrap().into()).collect();
+    Arc::make_mut(&mut many.message).envelope.recipients = recipients;
+    many.recipients = (0..5000).map(RecipientIndex).collect();
+    // Here, and not at the service, whose health this says nothing about.
+    let failure = Generic::Base64.provider(&api.url(), settings).deliver(many).await.unwrap_err();
+    assert!(failure.name() == "unsuitable" && !format!("{failure:?}").contains("hunter2"), "{failure:?}");
     assert!(api.requests().is_empty());
 }
 

@@ -60,15 +60,16 @@ pub(super) fn explain(message: &str, place: &Place<'_>, suspects: &mut Vec<Range
     if let Some(rest) = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))
         && let Some((seen, expected)) = rest.rsplit_once(", expected ")
     {
-        let words = if is_secret(key) { seen_without_value(seen) } else { seen_in_words(seen) };
+        let words = if hides(place.path) { seen_without_value(seen) } else { seen_in_words(seen) };
         let expected = expected_in_words(expected);
         let problem = Problem::error(format!("`{key}` cannot be {words}")).at(place.span.clone(), format!("expected {expected}"));
-        return whole(match how_to_write(key, seen, &expected) {
+        let how = if hides(place.path) { None } else { how_to_write(key, seen, &expected) };
+        return whole(match how {
             Some(help) => problem.help(help),
             None => problem,
         });
     }
-    if is_secret(key) {
+    if hides(place.path) {
         let label = "expected a text, { env = \"NAME\" } or { file = \"/path\" }";
         return whole(Problem::error(format!("`{key}` cannot be used: {message}")).at(place.span.clone(), label).help("keep one of them"));
     }
@@ -214,11 +215,15 @@ fn expected_in_words(expected: &str) -> String {
     words.to_owned()
 }
 
+/// Whether a value that stands here may be a secret, or part of one.
+fn hides(path: &[Step]) -> bool {
+    path.iter().any(|step| matches!(step, Step::Key(key) if is_secret(key)))
+}
+
 /// How to write a value that only has the wrong form.
 fn how_to_write(key: &str, seen: &str, expected: &str) -> Option<String> {
     let text = seen.strip_prefix("string \"").and_then(|seen| seen.strip_suffix('"'));
     match (text, expected) {
-        _ if is_secret(key) => None,
         (Some(text), _) if expected.contains("number") && text.parse::<i64>().is_ok() => Some(format!("without quotes: {key} = {text}")),
         (Some("yes" | "on" | "true" | "1"), "true or false") => Some(format!("write {key} = true")),
         (Some("no" | "off" | "false" | "0"), "true or false") => Some(format!("write {key} = false")),

@@ -10,10 +10,13 @@ const STARS: &str = "***";
 
 /// Words that make a key's value a secret.
 const SECRET_WORDS: &[&str] =
-    &["password", "passwd", "passphrase", "pwd", "secret", "token", "api_key", "apikey", "access_key", "credential"];
+    &["password", "passwd", "passphrase", "pwd", "secret", "token", "api_key", "apikey", "access_key", "credential", "bearer"];
+
+/// Tables of which each value may be a secret, whatever its key is called.
+const SECRET_TABLES: &[&str] = &["headers", "query", "secrets"];
 
 /// Keys whose misspellings are taken for secrets.
-const SECRET_KEYS: &[&str] = &["password", "secret", "token", "api_key", "client_secret", "secret_access_key", "session_token"];
+const SECRET_KEYS: &[&str] = &["password", "secret", "token", "bearer", "api_key", "client_secret", "secret_access_key", "session_token"];
 
 /// A text in which secrets are replaced by stars, and the way from old to new positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +29,7 @@ pub(super) struct Masked {
 impl Masked {
     /// Masks the values of all secrets in `text`, and of the keys at `suspects`.
     pub(super) fn new(text: &str, suspects: &[Range<usize>]) -> Self {
-        let edits = Scanner { text, at: 0, suspects, edits: Vec::new() }.run();
+        let edits = Scanner { text, at: 0, suspects, is_secret_table: false, edits: Vec::new() }.run();
         let mut masked = String::with_capacity(text.len());
         let mut copied = 0;
         for edit in &edits {
@@ -66,7 +69,7 @@ impl Masked {
 /// Whether the value of `key` is a secret, or `key` looks like a misspelling of one that is.
 pub(super) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
-    if key == "url" || key == "pass" {
+    if key == "url" || key == "pass" || SECRET_TABLES.contains(&key.as_str()) {
         // A database URL carries its password.
         return true;
     }
@@ -82,12 +85,15 @@ struct Scanner<'a> {
     text: &'a str,
     at: usize,
     suspects: &'a [Range<usize>],
+    /// Whether the table that began last has secrets only.
+    is_secret_table: bool,
     edits: Vec<Range<usize>>,
 }
 
 impl Scanner<'_> {
     fn run(mut self) -> Vec<Range<usize>> {
         let mut key_from = 0;
+        self.begin_table();
         self.without_equals();
         while let Some(byte) = self.byte(self.at) {
             match byte {
@@ -95,6 +101,7 @@ impl Scanner<'_> {
                 b'\n' | b'{' | b',' | b'#' => {
                     self.at += 1;
                     key_from = self.at;
+                    self.begin_table();
                     self.without_equals();
                 }
                 b'=' => {
@@ -120,6 +127,16 @@ impl Scanner<'_> {
         self.edits
     }
 
+    /// Looks whether a table begins here, as in `[provider.http.main.headers]`.
+    fn begin_table(&mut self) {
+        let is_line = self.at == 0 || self.byte(self.at - 1) == Some(b'\n');
+        let line = self.text[self.at..].split('\n').next().unwrap_or_default().trim();
+        if let Some(header) = line.strip_prefix('[').filter(|_| is_line) {
+            let path = header.trim_start_matches('[').split(']').next().unwrap_or_default();
+            self.is_secret_table = path.split('.').any(|key| SECRET_TABLES.contains(&key.trim().trim_matches(['"', '\''])));
+        }
+    }
+
     /// Hides the rest of a line such as `password: "hunter2"`, whose `=` is missing.
     fn without_equals(&mut self) {
         let start = self.at;
@@ -128,7 +145,11 @@ impl Scanner<'_> {
         let blanks = line.len() - line.trim_start().len();
         let word_end = line[blanks..].find(|c| !is_key(c)).map_or(line.len(), |end| blanks + end);
         let rest = line[word_end..].trim();
-        if rest.is_empty() || rest.starts_with(['=', ',', ']', '}', '#']) || !self.is_secret_key(start..start + word_end) {
+        if word_end == blanks
+            || rest.is_empty()
+            || rest.starts_with(['=', ',', ']', '}', '#'])
+            || !self.is_secret_key(start..start + word_end)
+        {
             return;
         }
         let from = start + line.len() - line[word_end..].trim_start().len();
@@ -149,8 +170,10 @@ impl Scanner<'_> {
 
     fn is_secret_key(&self, written: Range<usize>) -> bool {
         let key = self.text[written.clone()].trim();
-        let last = key.rsplit('.').next().unwrap_or(key).trim().trim_matches(['"', '\'']);
-        is_secret(last) || self.suspects.iter().any(|suspect| written.start <= suspect.start && suspect.end <= written.end)
+        let mut parts = key.split('.').map(|part| part.trim().trim_matches(['"', '\'']));
+        let last = parts.next_back().unwrap_or(key);
+        let is_in_table = self.is_secret_table || parts.any(|part| SECRET_TABLES.contains(&part));
+        is_in_table || is_secret(last) || self.suspects.iter().any(|suspect| written.start <= suspect.start && suspect.end <= written.end)
     }
 
     /// The value that starts here. What is not closed ends with its line, so that the lines after it
@@ -165,7 +188,7 @@ impl Scanner<'_> {
             Some(b'\'') if rest.starts_with("'''") => closed_by("'''", 3),
             Some(b'"') => closing_quote(rest).map(|at| start + at),
             Some(b'\'') => closed_by("'", 1).filter(|&end| end <= line_end),
-            Some(b'{') => closed_by("}", 1),
+            Some(b'{') => closing_brace(rest).map(|at| start + at),
             Some(b'[') => closed_by("]", 1),
             _ => None,
         };
@@ -211,6 +234,25 @@ fn closing_quote(text: &str) -> Option<usize> {
     None
 }
 
+/// The end of the inline table that `text` starts with, whatever stands in it.
+fn closing_brace(text: &str) -> Option<usize> {
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = text.as_bytes().get(at) {
+        match byte {
+            b'"' => at += closing_quote(&text[at..])? - 1,
+            b'\'' => at += text[at + 1..].find('\'')? + 1,
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +282,16 @@ mod tests {
             ("secret_access_key = 12345", "secret_access_key = ***"),
             ("private_key = \"-----BEGIN PRIVATE KEY-----\"", "private_key = ***"),
             ("url = \"postgres://u:hunter2@h/db\"", "url = \"***\""),
+            ("bearer = \"hunter2\"", "bearer = \"***\""),
+            ("bearr = \"hunter2\"", "bearr = \"***\""),
+            ("headers = { A = { env = \"X\" }, \"B}\" = \"hunter2\" }\nx = 1", "headers = {***}\nx = 1"),
+            ("headers = { A = \"hunter2\"\nx = 1", "headers = {***\nx = 1"),
+            ("http.main.query.k = \"hunter2\"", "http.main.query.k = \"***\""),
+            (
+                "[provider.http.x.headers] # y\nA = \"hunter2\"\n[b]\nc = \"d\"",
+                "[provider.http.x.headers] # y\nA = \"***\"\n[b]\nc = \"d\"",
+            ),
+            ("[a.secrets]\nk = { fle = \"hunter2\" }", "[a.secrets]\nk = {***}"),
         ] {
             assert_eq!(masked(text), expected);
         }

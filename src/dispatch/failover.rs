@@ -272,7 +272,9 @@ async fn ask_one<S: Spool>(
     result: &mut Fate,
 ) -> bool {
     let Delivery { dispatcher, lease, grants, .. } = delivery;
-    let (per_call, mut may_go_on) = (guarded.max_recipients().max(1), true);
+    // What is in doubt is repeated as it was.
+    let per_call = if group.in_doubt.is_none() { guarded.room() } else { guarded.max_recipients() }.max(1);
+    let mut may_go_on = true;
     let in_name = match rewrite::apply(lease.message(), guarded.rewrite.as_deref().or(group.route.rewrite.as_deref())).await {
         Ok(rewritten) => rewritten,
         Err(failure) => {

@@ -190,6 +190,11 @@ impl ProviderLimits {
         &self.live
     }
 
+    /// The same, less what has been used of the account's own rate just now.
+    pub(super) fn room(&self) -> usize {
+        self.max_recipients().min(self.live.room())
+    }
+
     /// The most recipients that one try may have now without exceeding what a limit lets go at once.
     #[must_use]
     pub fn max_recipients(&self) -> usize {

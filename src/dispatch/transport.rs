@@ -101,6 +101,12 @@ impl Guarded {
     pub fn max_recipients(&self) -> usize {
         self.limits.max_recipients().min(self.capabilities().max_recipients.unwrap_or(usize::MAX))
     }
+
+    /// The same, and not more than may go at this moment.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.max_recipients().min(self.limits.room())
+    }
 }
 
 /// Builds the stack around one provider, outermost guard first.

@@ -27,8 +27,9 @@ const MEMORY: Duration = Duration::from_secs(180);
 /// What falls into this time is one entry, which counts until the last of it is old enough.
 const GRAIN: Duration = Duration::from_millis(10);
 
-/// The budget of an account is one of the rolling day. What it said a day ago says nothing any more.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+/// For how long the account's word about its day's budget holds mail up. The day rolls on, and frees what is
+/// not known here; what is too much in truth is refused by the account itself.
+const STALE: Duration = Duration::from_secs(3600);
 
 /// How soon a message looks again when the account should have been asked by now.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -121,6 +122,16 @@ impl Live {
         most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX).max(1))
     }
 
+    /// The most recipients in one call that may go at this moment, and at least one. A message to more than
+    /// that goes in smaller parts: if it waited for a whole window, small ones would always be there first.
+    pub(super) fn room(&self) -> usize {
+        let most = self.max_recipients();
+        let (state, now) = (self.state.lock(), Instant::now());
+        let used = state.rate.map(|rate| state.used(rate, now));
+        let free = state.rate.zip(used).map(|(rate, used)| usize::try_from(rate.count.saturating_sub(used)).unwrap_or(usize::MAX));
+        free.map_or(most, |free| free.min(most)).max(1)
+    }
+
     /// Lets nothing go until the account has answered for the first time, or until then.
     pub(crate) fn hold(&self, until: Instant) {
         let mut state = self.state.lock();
@@ -163,9 +174,17 @@ impl Live {
     }
 }
 
+impl State {
+    /// What was taken in the rate's period that ends now.
+    fn used(&self, rate: Pace, now: Instant) -> u64 {
+        let in_window = |taken: &&Taken| taken.last + rate.period > now;
+        self.past.iter().rev().take_while(in_window).map(|taken| taken.recipients).sum()
+    }
+}
+
 impl Left {
     fn holds(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.asked) < DAY
+        now.saturating_duration_since(self.asked) < STALE
     }
 }
 
@@ -193,7 +212,7 @@ impl Entered<'_> {
             return Some(self.now);
         }
         let in_window = |taken: &&Taken| taken.last + rate.period > self.now;
-        let mut used: u64 = self.state.past.iter().rev().take_while(in_window).map(|taken| taken.recipients).sum();
+        let mut used = self.state.used(rate, self.now);
         if used + recipients <= rate.count {
             return None;
         }
@@ -382,11 +401,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_of_yesterday_holds_nobody_up() {
+    async fn an_answer_of_an_hour_ago_holds_nobody_up() {
         let live = live(&says(None, Some(200), 200));
         assert!(take(&live, 1).is_err());
         live.keep();
-        advance(DAY).await;
+        advance(STALE - Duration::from_secs(1)).await;
+        assert!(take(&live, 1).is_err());
+        advance(Duration::from_secs(1)).await;
         assert_eq!((take(&live, 50), live.max_recipients()), (Ok(()), usize::MAX));
     }
 }

@@ -79,6 +79,24 @@ async fn a_message_to_more_than_the_rate_goes_in_parts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn small_messages_do_not_keep_a_large_one_from_ever_going() {
+    let a = with_account(says(Some(4.0), None, 0));
+    let bench = Bench::start(&[&a], Setup::default()).await;
+    let large: Vec<String> = (0..8).map(|n| format!("r{n}@large.example")).collect();
+    for at in 0..100 {
+        bench.submit("x@y.example", &["r@z.example"]).await;
+        if at == 2 {
+            bench.submit("x@y.example", &large.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        }
+        // No second is without some of these.
+        sleep(Duration::from_millis(400)).await;
+    }
+    bench.pass(1).await;
+    assert!(a.per_second(40).iter().all(|count| *count <= 4), "{:?}", a.per_second(40));
+    assert_eq!((a.reached(), bench.left().await), (108, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_account_without_limits_delays_nobody() {
     let a = with_account(says(None, None, 9));
     let bench = Bench::start(&[&a], Setup::default()).await;

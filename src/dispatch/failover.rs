@@ -294,7 +294,8 @@ async fn ask_one<S: Spool>(
     let recognised = || is_as_before && doubt::is_recognised(&guarded.capabilities(), message.received, dispatcher.queue.clock().now());
     // It would have recognised this once, and that may have been said.
     let forgets = group.in_doubt.is_some() && guarded.capabilities().idempotency.is_some() && !recognised();
-    for part in asked_for.chunks(per_call) {
+    let mut parts = asked_for.chunks(per_call);
+    while let Some(part) = parts.next() {
         let attempt = Attempt {
             message: Arc::clone(message),
             recipients: part.into(),
@@ -322,6 +323,8 @@ async fn ask_one<S: Spool>(
                     Refusal::Limited { reason, until } => {
                         may_go_on &= group.route.spill;
                         open.note_wait(reason, until);
+                        // What has no room for this part has none for the others.
+                        open.recipients.extend(parts.by_ref().flatten());
                     }
                     Refusal::Spool(error) => {
                         may_go_on = false;

@@ -85,7 +85,10 @@ pub fn report(recovered: &Recovered) {
     for reason in &recovered.set_aside {
         error!(reason, "a record of the spool was set aside");
     }
-    if recovered.released > 0 || recovered.in_doubt > 0 {
+    if recovered.in_doubt > 0 {
+        // Second copies may follow, which somebody may ask about.
+        warn!(messages = recovered.released, in_doubt = recovered.in_doubt, "messages taken over");
+    } else if recovered.released > 0 {
         info!(messages = recovered.released, in_doubt = recovered.in_doubt, "messages taken over");
     }
 }

@@ -224,6 +224,7 @@ impl ProviderConfig {
         let problem = Problem::error(format!("`{}` cannot work: {}", self.name, error.message));
         match (place(error.key), place("")) {
             (Some(span), _) if !error.key.is_empty() => problem.at(span, format!("`{}` is at fault", error.key)),
+            (_, Some(header)) if !error.key.is_empty() => problem.at(header, format!("`{}` is not set in this table", error.key)),
             (_, Some(header)) => problem.at(header, "this provider"),
             _ => problem,
         }

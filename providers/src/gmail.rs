@@ -164,7 +164,7 @@ impl Settings for Config {
             (Some(path), None, _) => format!("{endpoint} through each sender's own mailbox (service account {})", path.display()),
             // Two tokens may be of one user, and nobody can tell by looking at them.
             (None, _, Some(token)) => {
-                format!("{endpoint} (refresh token {token:?} of {})", self.client_id.as_deref().unwrap_or("no application"))
+                format!("{endpoint} (refresh token {token} of {})", self.client_id.as_deref().unwrap_or("no application"))
             }
             (None, _, None) => endpoint.to_owned(),
         }

@@ -118,7 +118,7 @@ impl Settings for Config {
     }
 
     fn destination(&self) -> String {
-        format!("{} (API token {:?})", self.endpoint.as_deref().unwrap_or(Self::ENDPOINT), self.api_token)
+        format!("{} (API token {})", self.endpoint.as_deref().unwrap_or(Self::ENDPOINT), self.api_token)
     }
 
     fn kind_capabilities() -> Capabilities {

@@ -135,7 +135,7 @@ impl Settings for Config {
 
     fn destination(&self) -> String {
         let stream = self.message_stream.as_deref().unwrap_or("outbound");
-        format!("{} (server token {:?}, stream {stream:?})", self.endpoint.as_deref().unwrap_or(Self::ENDPOINT), self.server_token)
+        format!("{} (server token {}, stream {stream:?})", self.endpoint.as_deref().unwrap_or(Self::ENDPOINT), self.server_token)
     }
 
     fn kind_capabilities() -> Capabilities {

@@ -155,7 +155,7 @@ impl Settings for Config {
     }
 
     fn destination(&self) -> String {
-        format!("{} (API key {:?})", self.endpoint.as_deref().unwrap_or(Self::ENDPOINT), self.api_key)
+        format!("{} (API key {})", self.endpoint.as_deref().unwrap_or(Self::ENDPOINT), self.api_key)
     }
 
     fn kind_capabilities() -> Capabilities {

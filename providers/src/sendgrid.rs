@@ -125,7 +125,7 @@ impl Settings for Config {
 
     fn destination(&self) -> String {
         // Two keys may be of one account, and nobody can tell by looking at them.
-        format!("{} (API key {:?})", self.endpoint.as_deref().unwrap_or(Self::ENDPOINT), self.api_key)
+        format!("{} (API key {})", self.endpoint.as_deref().unwrap_or(Self::ENDPOINT), self.api_key)
     }
 
     fn kind_capabilities() -> Capabilities {

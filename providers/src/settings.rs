@@ -247,6 +247,20 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What is said of a secret that stands in the config itself.
+pub const WRITTEN_OUT: &str = "in the config";
+
+/// Where the secret comes from, for people: `API key from SENDGRID_API_KEY`.
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(_) => f.write_str(WRITTEN_OUT),
+            Self::Env(name) => write!(f, "from {name}"),
+            Self::File(path) => write!(f, "from {}", path.display()),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct SecretVisitor;

@@ -179,7 +179,7 @@ impl Settings for Config {
         let place = self.endpoint.as_deref().unwrap_or(self.default_endpoint());
         let subaccount = self.subaccount.map(|number| format!(", subaccount {number}")).unwrap_or_default();
         // Two keys may be of one account, and nobody can tell by looking at them.
-        format!("{place} (API key {:?}{subaccount})", self.api_key)
+        format!("{place} (API key {}{subaccount})", self.api_key)
     }
 
     fn kind_capabilities() -> Capabilities {

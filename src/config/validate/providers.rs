@@ -1,7 +1,7 @@
 //! `[provider.<kind>.<name>]`: what can be told about a provider without connecting to it.
 
 use postrider_providers::contract::ProviderName;
-use postrider_providers::settings::{LimitSettings, Secret};
+use postrider_providers::settings::{LimitSettings, Secret, WRITTEN_OUT};
 use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
@@ -77,11 +77,18 @@ impl Checker<'_, '_> {
         let twin = before.iter().find(|(other, earlier)| other.kind == provider.kind && earlier.destination == config.destination);
         if let Some((other, earlier)) = twin {
             let (span, also) = (self.document.key(&provider_path(provider)), self.document.key(&provider_path(other)));
+            // Secrets that stand in the file are not compared, nor is anything shown that tells them apart.
+            let help = match config.destination.contains(WRITTEN_OUT) {
+                true => {
+                    "remove one of them, if it is one account; keys of two accounts are told apart if they are kept elsewhere: { env = \"NAME\" } or { file = \"/path\" }"
+                }
+                false => "remove one of them: each would keep limits of its own, and both are down together",
+            };
             self.push(
                 Problem::error(format!("`{}` and `{}` are the same provider", earlier.name, config.name))
                     .at(span, format!("this hands mail to {}", config.destination))
                     .also(also, "and so does this")
-                    .help("remove one of them: each would keep limits of its own, and both are down together"),
+                    .help(help),
             );
         }
     }

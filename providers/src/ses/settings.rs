@@ -86,6 +86,11 @@ impl Config {
             (Some(id), Some(secret)) => {
                 let token = self.session_token.as_ref().map(|token| read("session_token", token)).transpose()?;
                 let (id, secret) = (read("access_key_id", id)?, read("secret_access_key", secret)?);
+                if is_key_id(&secret) || !may_be_shown(&id) {
+                    let message = "it is no id of an access key; expected 20 capital letters and digits that begin with AKIA or ASIA, and the longer \
+                                   secret in `secret_access_key`";
+                    return Err(SettingsError::new("access_key_id", message));
+                }
                 Ok(Source::Key(Credentials::new(id, secret, token, None, "postrider")))
             }
         }
@@ -145,6 +150,17 @@ impl Config {
     }
 }
 
+/// Whether this is certainly the id of an access key.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids>
+fn is_key_id(text: &str) -> bool {
+    text.len() == 20 && (text.starts_with("AKIA") || text.starts_with("ASIA"))
+}
+
+/// Whether this can be an id, and not the secret in its place, which has 40 characters: emulators take ids of any form.
+fn may_be_shown(text: &str) -> bool {
+    is_key_id(text) || (text.len() < 32 && text.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
 impl Settings for Config {
     fn connect(&self, name: ProviderName, context: &Context) -> Result<Connected, SettingsError> {
         self.check()?;
@@ -186,8 +202,8 @@ impl Settings for Config {
             (None, None) => "default credentials".to_owned(),
             (None, Some(profile)) => format!("profile {profile}"),
             // The id of an access key is a name, no secret.
-            (Some(Secret::Literal(id)), _) => format!("access key {id}"),
-            (Some(other), _) => format!("access key {other:?}"),
+            (Some(Secret::Literal(id)), _) if may_be_shown(id) => format!("access key {id}"),
+            (Some(other), _) => format!("access key {other}"),
         };
         let mut text = format!("{place} ({}, {account}", self.region);
         let more = [("role", &self.role_arn), ("configuration set", &self.configuration_set), ("tenant", &self.tenant)];
@@ -201,6 +217,21 @@ impl Settings for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_in_the_place_of_the_id_is_refused_and_not_shown() {
+        let context = Context::new("relay.example").unwrap();
+        for (id, secret) in [("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "AKIAIOSFODNN7EXAMPLE"), ("test", "AKIAIOSFODNN7EXAMPLE")] {
+            let json = format!(r#"{{"region": "eu-west-1", "access_key_id": "{id}", "secret_access_key": "{secret}"}}"#);
+            let error = config(&json).connect(ProviderName::new("ses", "x"), &context).unwrap_err();
+            assert_eq!(error.key, "access_key_id");
+            assert!(!error.message.contains("wJalr"), "{error}");
+            assert!(!config(&json).destination().contains("wJalr"));
+        }
+        let good = config(r#"{"region": "eu-west-1", "access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "s"}"#);
+        assert!(good.connect(ProviderName::new("ses", "x"), &context).is_ok());
+        assert!(good.destination().contains("access key AKIAIOSFODNN7EXAMPLE"));
+    }
 
     fn config(json: &str) -> Config {
         serde_json::from_str(json).unwrap()

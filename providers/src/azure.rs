@@ -167,7 +167,7 @@ impl Config {
             let expected = "it is missing; expected the resource's URL, as in \"https://contoso.communication.azure.com\"";
             return Err(SettingsError::new("endpoint", expected));
         };
-        let endpoint = api::endpoint(Some(&endpoint), "")?;
+        let endpoint = api::endpoint(Some(&endpoint), "https://contoso.communication.azure.com")?;
         let url = Url::parse(&endpoint).map_err(|error| SettingsError::new("endpoint", format!("{endpoint:?}: {error}")))?;
         Ok((url, credential))
     }

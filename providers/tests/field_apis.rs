@@ -273,6 +273,20 @@ async fn probes_say_what_the_account_may_do_and_send_nothing() {
     let refused = postmark(&api, &json!({})).probe().await;
     assert!(matches!(&refused, Err(Failure::Unauthorized(diagnostic)) if diagnostic.advice.is_some()), "{refused:?}");
 
+    // A page of a web server or of a proxy says nothing about a key, whatever its status.
+    let page = Answer::json(200, "<html>Welcome</html>");
+    let probes = [
+        sendgrid(&FakeApi::start([page.clone()]).await.unwrap(), &json!({})).probe().await,
+        postmark(&FakeApi::start([page.clone()]).await.unwrap(), &json!({})).probe().await,
+        resend(&FakeApi::start([page]).await.unwrap(), &json!({})).probe().await,
+    ];
+    for probe in probes {
+        assert!(
+            matches!(&probe, Err(Failure::Unavailable(diagnostic)) if diagnostic.text.contains("Welcome") && diagnostic.advice.is_some()),
+            "{probe:?}"
+        );
+    }
+
     let domains = json!({ "data": [{ "name": "app.example", "status": "verified" }, { "name": "b.example", "status": "pending" }] });
     let api = answers(200, &domains).await;
     let warning = "b.example is not verified (pending): finish it in Resend under Domains";

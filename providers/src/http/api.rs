@@ -60,10 +60,11 @@ impl Timeouts {
 pub fn endpoint(configured: Option<&str>, default: &str) -> Result<String, SettingsError> {
     let text = configured.unwrap_or(default);
     let wrong = |why: String| SettingsError::new("endpoint", why);
+    let expected = if default.is_empty() { "https://api.example.net" } else { default };
     let url = reqwest::Url::parse(text)
-        .map_err(|error| wrong(format!("this is no http or https URL: {error}; expected such as \"https://api.example.net\"")))?;
+        .map_err(|error| wrong(format!("this is no http or https URL: {error}; expected such as {expected:?}")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(wrong("this is no http or https URL; expected such as \"https://api.example.net\"".to_owned()));
+        return Err(wrong(format!("this is no http or https URL; expected such as {expected:?}")));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong("a URL is shown in logs, so it may hold no password; give credentials in settings of their own".to_owned()));
@@ -352,7 +353,11 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     texts.join(": ")
 }
 
-/// Asks an API something that sends no mail, as for a probe.
+/// What an administrator does about an answer that is no JSON.
+const ELSEWHERE: &str = "check `endpoint`, and any proxy on the way: something else answers there";
+
+/// Asks an API something that sends no mail, as for a probe. Every service answers that with a JSON object: a
+/// page of a web server or of a proxy with status 200 says nothing about a key.
 ///
 /// # Errors
 /// The failure that a refusal or silence is, by the same rules; nothing is in doubt here.
@@ -365,15 +370,31 @@ pub async fn ask(
 ) -> Result<Answer, Failure> {
     let (answer, _) = exchange(during, request, timeouts, None).await.map_err(|unanswered| Failure::Unavailable(unanswered.diagnostic))?;
     if (200..300).contains(&answer.status) {
-        return Ok(answer);
+        if answer.json().is_object() {
+            return Ok(answer);
+        }
+        let said = format!("an answer that this service does not give: {}", words(&answer));
+        let diagnostic = Diagnostic { code: Some(answer.status), ..Diagnostic::during(during, said) };
+        return Err(Failure::Unavailable(diagnostic.advised(Some(ELSEWHERE))));
     }
     let refused = read(&answer).unwrap_or_default();
-    let text = if refused.text.is_empty() { answer.excerpt() } else { refused.text };
+    let text = match refused.text {
+        empty if empty.is_empty() => words(&answer),
+        text => text,
+    };
     let (verdict, advice) = judge(rules, answer.status, &refused.code, &text);
     let said = if refused.code.is_empty() { text } else { format!("{}: {text}", refused.code) };
     let said = shortened(&said, LONGEST_WORDS);
     let diagnostic = Diagnostic { code: Some(answer.status), ..Diagnostic::during(during, said) }.advised(advice);
     Err(verdict.failure(diagnostic).unwrap_or_else(Failure::Unavailable))
+}
+
+/// What an answer says for itself.
+fn words(answer: &Answer) -> String {
+    match answer.excerpt() {
+        nothing if nothing.is_empty() => "an empty answer".to_owned(),
+        excerpt => excerpt,
+    }
 }
 
 #[cfg(test)]

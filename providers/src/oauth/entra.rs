@@ -189,7 +189,9 @@ impl Entra<'_> {
     fn assertion(&self, certificate: &Path, key: &Path, url: &str) -> Result<Assertion, SettingsError> {
         let unreadable = |what: &'static str, path: &Path, error: rustls_pki_types::pem::Error| {
             let message = match error {
-                rustls_pki_types::pem::Error::NoItemsFound => format!("{} holds none; expected a PEM file", path.display()),
+                rustls_pki_types::pem::Error::NoItemsFound => {
+                    format!("{} holds no {}; expected a PEM file with one", path.display(), what.replace('_', " "))
+                }
                 // The text of other errors may quote the file.
                 rustls_pki_types::pem::Error::Io(error) => format!("cannot read {}: {error}", path.display()),
                 _ => format!("{} is no PEM file that can be read", path.display()),

@@ -5,7 +5,7 @@ mod report;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use postrider_providers::contract::{Address, Connected, Envelope, Origin, Recipient, ReversePath};
+use postrider_providers::contract::{Address, Connected, ContentForm, Envelope, Origin, Recipient, ReversePath};
 use postrider_providers::mime::signature::Signature;
 use postrider_providers::registry::Context;
 use postrider_providers::settings::Size;
@@ -252,7 +252,9 @@ fn way<'c>(config: &'c Config, router: &Router, route: &Route, envelope: &Envelo
         let capabilities = router.capabilities(name)?;
         let calls = recipients.div_ceil(capabilities.max_recipients.unwrap_or(usize::MAX).max(1));
         let rewrite = rewrite(provider, route, &envelope.reverse_path);
-        Some(Candidate { provider, capabilities, obstacle: obstacle(&capabilities, &needs), calls, rewrite })
+        let obstacle = obstacle(&capabilities, &needs);
+        let breaks = options.signed.filter(|_| obstacle.is_none() && capabilities.content == ContentForm::Fields);
+        Some(Candidate { provider, capabilities, obstacle, breaks, calls, rewrite })
     });
     let candidates = candidates.collect();
     #[expect(clippy::expect_used, reason = "the router was made of these routes, whose names are unique")]

@@ -127,7 +127,7 @@ fn refusal(obstacle: &Obstacle, whose: &str, to: Option<&Address>) -> Reply {
                 554,
                 (5, 6, 2),
                 format!(
-                    "the message is signed with {name}, and every provider of {whose} would break that, which break_signatures = true allows"
+                    "the message is signed with {name}, and every provider of {whose} would break that; break_signatures = true would allow it"
                 ),
             )
         }

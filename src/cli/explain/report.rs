@@ -48,6 +48,8 @@ pub(super) struct Candidate<'c> {
     pub(super) provider: &'c ProviderConfig,
     pub(super) capabilities: Capabilities,
     pub(super) obstacle: Option<Obstacle>,
+    /// The signature that does not survive there, and is no obstacle.
+    pub(super) breaks: Option<Signature>,
     /// How many calls it takes for those recipients that have this route.
     pub(super) calls: usize,
     /// What it changes of this sender, and the setting that says so.
@@ -120,7 +122,10 @@ impl fmt::Display for Fate<'_> {
 impl fmt::Display for Candidate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.obstacle {
-            None => f.write_str("can carry it")?,
+            None => match self.breaks {
+                None => f.write_str("can carry it")?,
+                Some(signature) => write!(f, "can carry it, and breaks the signature ({})", signature.name())?,
+            },
             Some(Obstacle::Size { max, .. }) => write!(f, "CANNOT: too large, it takes {}", Octets(max))?,
             Some(Obstacle::Smtputf8) => f.write_str("CANNOT: no SMTPUTF8")?,
             Some(Obstacle::NullSender | Obstacle::Combination) => f.write_str("CANNOT: no null sender")?,
@@ -256,7 +261,7 @@ impl Fate<'_> {
 
 impl Way<'_> {
     fn json(&self) -> Value {
-        let candidate = |Candidate { provider, capabilities, obstacle, calls, rewrite }: &Candidate<'_>| {
+        let candidate = |Candidate { provider, capabilities, obstacle, breaks, calls, rewrite }: &Candidate<'_>| {
             json!({
                 "provider": provider.name.as_str(),
                 "destination": provider.destination,
@@ -266,6 +271,7 @@ impl Way<'_> {
                 "raw": capabilities.content != ContentForm::Fields,
                 "max_recipients": capabilities.max_recipients,
                 "obstacle": obstacle.as_ref().map(Obstacle::name),
+                "breaks": breaks.map(|signature| signature.name()),
                 "calls": calls,
                 "rewrite": rewrite.as_ref().map(|(rewrite, setting)| json!({
                     "setting": setting,

@@ -1,7 +1,7 @@
 //! Exchange Online through Microsoft Graph: `sendMail` with the message as it is.
 //!
 //! Graph has no envelope: the recipients are those of To, Cc and Bcc, so [`crate::mime::readdress`] writes
-//! the header for it. What is too large for one request goes as a draft with uploads ([`upload`]).
+//! the header for it. What is too large for one request goes as a draft with uploads.
 
 pub mod answer;
 mod upload;

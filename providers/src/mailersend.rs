@@ -39,11 +39,12 @@ const PLACEHOLDERS: &[&str] = &["{{", "{%", "{#", "{$"];
 const SUPPRESSED: &str = "take them off the suppression list in MailerSend under Email > Suppressions, if they are there by mistake";
 
 /// What its refusals mean. <https://developers.mailersend.com/general.html>,
-/// <https://www.mailersend.com/help/rate-limits-how-to-reduce-403-422-429-errors>
+/// <https://www.mailersend.com/help/rate-limits-how-to-reduce-403-422-429-errors>,
+/// <https://www.mailersend.com/help/managing-api-tokens>
 pub const RULES: &[Rule] = &[
     Rule::new(202, "ALL_SUPPRESSED", Verdict::RecipientsRefused).advice(SUPPRESSED),
     Rule::new(401, "", Verdict::Unauthorized)
-        .advice("make a new API token in MailerSend under Integrations > API tokens, with sending access"),
+        .advice("make a new API token in MailerSend under Integrations > MailerSend API > Manage, with full access to Email"),
     Rule::new(403, "", Verdict::Unauthorized).advice(
         "look whether the MailerSend account is approved and not suspended, whether the token may send, and whether its list of IP \
          addresses has this machine's",

@@ -68,7 +68,8 @@ pub struct Config {
     pub api_key: Secret,
     /// The secret key.
     pub secret_key: Secret,
-    /// The service's URL; `https://api.us.mailjet.com` for an account in the US.
+    /// The service's URL; `https://api.us.mailjet.com` for an account that was moved to the US.
+    /// <https://github.com/mailjet/mailjet-apiv3-nodejs#base-url>
     pub endpoint: Option<String>,
     /// How long to wait, for each phase.
     #[serde(default)]

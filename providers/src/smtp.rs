@@ -4,7 +4,7 @@
 //! recipient, enhanced status codes, a body streamed from the spool, and above all the exact moment
 //! from which an answer that fails to come leaves the message in doubt.
 //!
-//! A provider is a [`Relay`](relay::Relay) with its settings, and a table of [`Rule`](rules::Rule)s for
+//! A provider is a `Relay` with its settings, and a table of [`Rule`](rules::Rule)s for
 //! what its service says in words of its own.
 
 pub(crate) mod auth;

@@ -206,7 +206,9 @@ impl Seen {
     }
 
     /// The sender identity is refused, at whatever stage the host says so: Postfix checks it at
-    /// RCPT, Exchange and Amazon SES after the message.
+    /// RCPT, Exchange and Amazon SES after the message. Relaying that is denied counts as that, and not as
+    /// a login that is refused: it depends on the recipient, and a host that refuses one of them still takes
+    /// mail for its own domains. It is not the recipient's fault either, who must not bounce for it.
     fn refuses_sender(&self) -> bool {
         let relay = self.stage == Stage::Rcpt && self.code != 421 && self.says(&["relay"]);
         let identity = self.code >= 500

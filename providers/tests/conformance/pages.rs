@@ -1,6 +1,7 @@
 //! What the pages in `docs/providers/` say about capabilities and answers is made from the code and from
 //! the error tables that the suite has just proved. `UPDATE_EXPECTED=1` writes it anew.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use postrider_providers::Providers;
@@ -29,15 +30,22 @@ pub async fn told<S: ApiSubject + Clone>(subject: &S) -> Vec<Told> {
     let mut told = Vec::new();
     for row in subject.rows() {
         let delivery = answered(subject, row.answer.clone()).await;
-        let Answer::Reply { status, .. } = row.answer else { panic!("{}: no answer in an error table", subject.kind()) };
+        let Answer::Reply { status, body, .. } = row.answer else { panic!("{}: no answer in an error table", subject.kind()) };
         let diagnostic = diagnostic(&delivery);
         told.push(Told {
-            answer: format!("{status} {}", diagnostic.map_or("", |diagnostic| &diagnostic.text)),
+            // What counts as taken has no diagnostic.
+            answer: format!("{status} {}", diagnostic.map_or_else(|| words(&body), |diagnostic| diagnostic.text.clone())),
             verdict: row.verdict.name().to_owned(),
             advice: diagnostic.and_then(|diagnostic| diagnostic.advice).unwrap_or_default().to_owned(),
         });
     }
     told
+}
+
+/// The texts in the members of a JSON object.
+fn words(body: &str) -> String {
+    let members: BTreeMap<String, serde_json::Value> = serde_json::from_str(body).unwrap_or_default();
+    members.values().filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(": ")
 }
 
 fn diagnostic(delivery: &Delivery) -> Option<&Diagnostic> {
@@ -53,8 +61,14 @@ fn diagnostic(delivery: &Delivery) -> Option<&Diagnostic> {
 /// Holds `docs/providers/<kind>.md` to what was told.
 pub fn check_answers(kind: &str, told: &[Told]) {
     let mut table = "| answer | verdict | what to do |\n|---|---|---|\n".to_owned();
+    let mut last = String::new();
     for Told { answer, verdict, advice } in told {
-        table.push_str(&format!("| {} | `{verdict}` | {} |\n", cell(answer), cell(advice)));
+        let row = format!("| {} | `{verdict}` | {} |\n", cell(&short(answer)), cell(advice));
+        // With and without a header that says how long to wait.
+        if row != last {
+            table.push_str(&row);
+        }
+        last = row;
     }
     check_section(&format!("{kind}.md"), "answers", &table);
 }
@@ -106,11 +120,15 @@ fn size(limit: SizeLimit) -> String {
     format!("{:.1} MB{counted}", limit.octets as f64 / 1e6)
 }
 
-/// A table's cell: one line, not too long, without what Markdown would take for its own.
+/// The beginning of an answer, by which it is known.
+fn short(answer: &str) -> String {
+    if answer.chars().count() > 220 { answer.chars().take(217).chain("...".chars()).collect() } else { answer.to_owned() }
+}
+
+/// A table's cell: one line, without what Markdown would take for its own.
 fn cell(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let short = if line.chars().count() > 220 { line.chars().take(217).chain("...".chars()).collect() } else { line };
-    short.replace('|', "\\|").replace('<', "&lt;").replace('>', "&gt;")
+    line.replace('|', "\\|").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Compares what stands between `<!-- name -->` and `<!-- /name -->` of a page, or writes it.

@@ -50,6 +50,9 @@ impl SmtpSubject for SmartHost {
             (Mail, "530 5.7.0 Authentication required", Unauthorized),
             (Mail, "451 4.7.0 too many messages, slow down", Throttled(None)),
             (Mail, "550 5.4.5 Daily user sending limit exceeded", Throttled(None)),
+            (Mail, "451 4.4.1 no answer from host", Unavailable),
+            (Mail, "502 5.5.2 command not recognized", Unavailable),
+            (Mail, "550 5.1.7 bad sender address syntax", SenderRefused),
             (Mail, "450 4.7.1 greylisted, try again later", Deferred),
             (Mail, "452 4.3.1 Insufficient system storage", Unavailable),
             (Mail, "550 5.7.1 not authorised to send from this address", SenderRefused),
@@ -59,6 +62,8 @@ impl SmtpSubject for SmartHost {
             (Rcpt, "450 4.2.1 mailbox busy", Deferred),
             (Rcpt, "452 4.5.3 too many recipients", Deferred),
             (Rcpt, "550 5.1.1 no such user", Bounced),
+            (Rcpt, "550 5.2.1 mailbox disabled", Bounced),
+            (Rcpt, "551 5.1.6 user not local", Bounced),
             (Rcpt, "552 5.2.2 mailbox full", Bounced),
             (Rcpt, "553 5.1.3 bad address", Bounced),
             (Rcpt, "554 5.7.1 Relay access denied", SenderRefused),
@@ -66,6 +71,7 @@ impl SmtpSubject for SmartHost {
             (Message, "552 5.3.4 message too large", Unsuitable),
             (Message, "554 5.6.0 bad content", Rejected),
             (Message, "550 5.7.1 looks like spam", Rejected),
+            (Message, "550 5.7.1 rate limit of 100/h exceeded", Throttled(None)),
         ]
     }
 }

@@ -68,7 +68,7 @@ impl Generic {
                 { "code": "maintenance", "verdict": "unavailable" },
                 { "status": 403, "code": "quota", "verdict": "throttled", "pause": "1h" },
                 { "status": 409, "verdict": "taken" },
-                { "status": 410, "verdict": "credential" },
+                { "status": 410, "verdict": "credential", "advice": "make a new key" },
                 { "status": 422, "verdict": "in_doubt" },
             ],
         });

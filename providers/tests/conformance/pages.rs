@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use postrider_providers::Providers;
-use postrider_providers::conformance::api::{ApiSubject, answered};
+use postrider_providers::conformance::api::{ApiSubject, answered, diagnostic};
 use postrider_providers::conformance::http_api::Answer;
-use postrider_providers::contract::{Capabilities, ContentForm, CountedSize, Delivery, Diagnostic, EnvelopeForm, Outcome, SizeLimit};
+use postrider_providers::contract::{Capabilities, ContentForm, CountedSize, EnvelopeForm, SizeLimit};
 
 /// One answer of a service, and what is made of it.
 pub struct Told {
@@ -46,16 +46,6 @@ pub async fn told<S: ApiSubject + Clone>(subject: &S) -> Vec<Told> {
 fn words(body: &str) -> String {
     let members: BTreeMap<String, serde_json::Value> = serde_json::from_str(body).unwrap_or_default();
     members.values().filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(": ")
-}
-
-fn diagnostic(delivery: &Delivery) -> Option<&Diagnostic> {
-    match delivery {
-        Err(failure) => Some(failure.diagnostic()),
-        Ok(report) => report.outcomes.iter().find_map(|(_, outcome)| match outcome {
-            Outcome::Bounced(diagnostic) | Outcome::InDoubt(diagnostic) => Some(diagnostic),
-            Outcome::Relayed(_) | Outcome::Deferred(_) => None,
-        }),
-    }
 }
 
 /// Holds `docs/providers/<kind>.md` to what was told.

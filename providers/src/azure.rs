@@ -66,6 +66,7 @@ pub const RULES: &[Rule] = &[
     Rule::new(0, "EmailDroppedAllRecipientsSuppressed", Verdict::RecipientsRefused)
         .advice("these addresses bounced before and are on Azure's suppression list; they leave it by themselves after some time"),
     Rule::new(0, "EmailDropped", Verdict::Rejected),
+    // Of the sender alone: other domains may be linked.
     Rule::new(0, "DomainNotLinked", Verdict::SenderRefused).advice(LINK_DOMAIN),
     Rule::new(400, "", Verdict::SenderRefused).says("sender").advice(LINK_DOMAIN),
     Rule::new(404, "", Verdict::SenderRefused).says("sender").advice(LINK_DOMAIN),

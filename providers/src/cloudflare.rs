@@ -42,14 +42,17 @@ const DEFAULT_CONCURRENCY: usize = 10;
 
 /// What its refusals mean. Its messages are read and not its numbers, because 10200 and 10202 have changed
 /// places between two editions of its documentation. That a suppressed recipient is refused with 400 is
-/// documented; its exact message is not.
+/// documented; its exact message is not. A schema that is refused (10001) has no rule: that is a fault of this
+/// program and not of the message, so another provider is asked.
 /// <https://developers.cloudflare.com/email-service/api/send-emails/rest-api/>
 pub const RULES: &[Rule] = &[
     Rule::new(0, "", Verdict::Unsuitable).says("error.email.too_big"),
     Rule::new(0, "", Verdict::SenderRefused)
         .says("sender_not_configured")
         .advice("onboard the sender's domain in Cloudflare under Compute > Email Service > Email Sending, or set `rewrite`"),
-    Rule::new(400, "", Verdict::RecipientsRefused).says("suppressed"),
+    Rule::new(400, "", Verdict::RecipientsRefused)
+        .says("suppressed")
+        .advice("the recipient is suppressed: take it off in Cloudflare under Email Sending > Suppressions, if it is there by mistake"),
     Rule::new(400, "", Verdict::Rejected).says("error.email.invalid").advice(
         "Cloudflare says this of broken headers and addresses, and also while the sender's domain is not onboarded for Email Sending",
     ),

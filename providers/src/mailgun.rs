@@ -44,8 +44,9 @@ pub const RULES: &[Rule] = &[
     Rule::new(400, "", Verdict::RecipientsRefused).says("to parameter is not a valid address"),
     Rule::new(400, "", Verdict::Unsuitable).says("too many recipients"),
     // Of the kind "Domain x is not allowed to send: …". The first three say more than the last.
-    Rule::new(0, "", Verdict::Throttled(None)).says("recipient limit exceeded"),
-    Rule::new(0, "", Verdict::Throttled(None)).says("sending too fast"),
+    Rule::new(0, "", Verdict::Throttled(None)).says("recipient limit exceeded").advice(PROBATION),
+    Rule::new(0, "", Verdict::Throttled(None)).says("sending too fast").advice(PROBATION),
+    // It still takes mail for those who are authorized, so that the circuit must stay closed.
     Rule::new(0, "", Verdict::SenderRefused).says("sandbox subdomains are for test purposes").advice(
         "a sandbox domain sends to authorized recipients only: add them in Mailgun under Sending > Overview, or set `domain` to one of your own",
     ),
@@ -60,6 +61,8 @@ pub const RULES: &[Rule] = &[
         .says("domain not found")
         .advice("check `domain` and `region`: a domain is in the US or in the EU; one that was just added takes some minutes"),
 ];
+
+const PROBATION: &str = "set `limits.rate` to what Mailgun allows: new accounts are on probation, until its support lifts it";
 
 /// `[provider.mailgun.<name>]`
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]

@@ -64,6 +64,10 @@ pub const RULES: &[Rule] = &[
     Rule::new(422, "411", Verdict::Unsuitable),
     Rule::new(422, "412", Verdict::Unauthorized).advice(APPROVAL),
     Rule::new(422, "413", Verdict::Unauthorized).advice(APPROVAL),
+    // 1226 or 1235: `message_stream` is wrong, which no message is to blame for.
+    Rule::new(422, "", Verdict::Unauthorized)
+        .says("message stream")
+        .advice("check `message_stream`: the server's page in Postmark lists the IDs under Message Streams"),
 ];
 
 /// `[provider.postmark.<name>]`

@@ -51,7 +51,9 @@ pub const RULES: &[Rule] = &[
         "verify the domain of From in SparkPost under Configuration > Domains, for this subaccount if `subaccount` is set; or set `rewrite`",
     ),
     // On the suppression list. The code is also that of other refusals while the message is made.
-    Rule::new(400, "1902", Verdict::RecipientsRefused).says("suppressed"),
+    Rule::new(400, "1902", Verdict::RecipientsRefused)
+        .says("suppressed")
+        .advice("the recipient is suppressed: take it off in SparkPost under Recipients > Suppressions, if it is there by mistake"),
     Rule::new(400, "", Verdict::Rejected),
     Rule::new(401, "", Verdict::Unauthorized).advice(
         "check `api_key` and its place: a key of app.eu.sparkpost.com needs `region = \"eu\"`; make one under Configuration > API Keys",

@@ -41,6 +41,7 @@ pub const RULES: &[Rule] = &[
     Rule::new(0, "LimitExceededException", Verdict::Throttled(None)).advice(MORE_QUOTA),
     Rule::new(0, "AccountSuspendedException", Verdict::Unauthorized).advice(SUSPENDED),
     Rule::new(0, "SendingPausedException", Verdict::Unauthorized).advice(PAUSED),
+    // It belongs to one identity; others may send.
     Rule::new(0, "MailFromDomainNotVerifiedException", Verdict::SenderRefused).advice(MAIL_FROM),
     Rule::new(0, "NotFoundException", Verdict::Unauthorized).advice(NOT_FOUND),
     Rule::new(0, "MessageRejected", Verdict::SenderRefused).says("not verified").advice(VERIFY),

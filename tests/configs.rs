@@ -286,3 +286,16 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn accounts_of_one_service_are_told_apart_by_keys_that_stand_in_the_file() {
+    let with = |keys: [&str; 2]| {
+        let [one, two] = keys.map(|key| format!("api_key = \"{key}\"\n"));
+        format!(
+            "[provider.sendgrid.one]\n{one}[provider.sendgrid.two]\n{two}[[route]]\nname = \"all\"\nproviders = [\"sendgrid.one\", \"sendgrid.two\"]\n"
+        )
+    };
+    assert!(Config::parse(&with(["SG.a", "SG.b"]), Path::new("test.toml"), Secrets::Skip).is_ok());
+    let Err(errors) = Config::parse(&with(["SG.a", "SG.a"]), Path::new("test.toml"), Secrets::Skip) else { panic!("one account twice") };
+    assert!(errors.to_string().contains("are the same provider") && !errors.to_string().contains("SG.a"), "{errors}");
+}

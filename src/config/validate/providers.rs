@@ -1,5 +1,7 @@
 //! `[provider.<kind>.<name>]`: what can be told about a provider without connecting to it.
 
+use std::collections::BTreeMap;
+
 use postrider_providers::contract::ProviderName;
 use postrider_providers::settings::{LimitSettings, Secret, WRITTEN_OUT};
 use serde::Deserialize as _;
@@ -74,23 +76,29 @@ impl Checker<'_, '_> {
 
     /// Two names for one account would double its limits, and failover between them helps nobody.
     fn alike(&mut self, provider: &Provider, config: &ProviderConfig, before: &[(&Provider, ProviderConfig)]) {
-        let twin = before.iter().find(|(other, earlier)| other.kind == provider.kind && earlier.destination == config.destination);
+        let twin = before.iter().find(|(other, earlier)| {
+            other.kind == provider.kind
+                && earlier.destination == config.destination
+                // A destination shows no secret, so those that stand in the file itself are looked at here.
+                && (!config.destination.contains(WRITTEN_OUT) || self.account(provider) == self.account(other))
+        });
         if let Some((other, earlier)) = twin {
             let (span, also) = (self.document.key(&provider_path(provider)), self.document.key(&provider_path(other)));
-            // Secrets that stand in the file are not compared, nor is anything shown that tells them apart.
-            let help = match config.destination.contains(WRITTEN_OUT) {
-                true => {
-                    "remove one of them, if it is one account; keys of two accounts are told apart if they are kept elsewhere: { env = \"NAME\" } or { file = \"/path\" }"
-                }
-                false => "remove one of them: each would keep limits of its own, and both are down together",
-            };
             self.push(
                 Problem::error(format!("`{}` and `{}` are the same provider", earlier.name, config.name))
                     .at(span, format!("this hands mail to {}", config.destination))
                     .also(also, "and so does this")
-                    .help(help),
+                    .help("remove one of them: each would keep limits of its own, and both are down together"),
             );
         }
+    }
+
+    /// What a provider's table says of the account: all but how mail is handed over.
+    fn account(&self, provider: &Provider) -> BTreeMap<String, toml::Value> {
+        let Some(DeValue::Table(table)) = self.table(provider).map(Spanned::get_ref) else { return BTreeMap::new() };
+        let of_account = table.iter().filter(|(key, _)| !["limits", "rewrite", "timeouts"].contains(&key.get_ref().as_ref()));
+        let plain = |value: &Spanned<DeValue<'_>>| toml::Value::deserialize(ValueDeserializer::from(value.clone())).ok();
+        of_account.filter_map(|(key, value)| Some((key.get_ref().to_string(), plain(value)?))).collect()
     }
 
     /// Reads every `{ env = … }` and `{ file = … }` of the table, and forgets what was in it.

@@ -89,6 +89,11 @@ install_into() {
 }
 
 install_peers() {
+    # One at a time: two runs in one clone would take each other's folders away.
+    mkdir -p "$peers"
+    exec 9>"$peers/.lock"
+    if has flock; then flock 9; fi
+
     local missing=()
     has smtp-source && has smtp-sink && has postfix || missing+=(postfix)
     local client

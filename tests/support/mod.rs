@@ -12,6 +12,7 @@ pub mod sink;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use postrider::config::{Config, Secrets};
 use postrider::gateway::Gateway;
@@ -53,9 +54,18 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// A port on which nobody listens, until somebody is told to.
+/// A port on which nobody listens, until somebody is told to. It is below those that the system gives to
+/// whoever asks for any, so that no other connection takes it meanwhile.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(101);
+    loop {
+        let nth = first.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + u16::try_from(nth % 12_000).unwrap();
+        if std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A program of Postfix or another peer, where Debian installs it.

@@ -200,7 +200,7 @@ impl Settings for Config {
 impl Brevo {
     async fn send(&self, attempt: &Attempt, body: &mut Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
         let key = uuid(attempt.idempotency_key(&self.name, recipients));
-        narrow::address(body, [("to", &addressed.to), ("cc", &addressed.cc), ("bcc", &addressed.bcc)], mailbox);
+        narrow::address(body, addressed.lists(), mailbox);
         body["headers"]["idempotencyKey"] = key.to_string().into();
         let request = self.http.post(format!("{}/v3/smtp/email", self.endpoint)).header("api-key", &self.key).json(body);
         let part = api::hand_over("smtp/email", request, self.timeouts, attempt, recipients, RULES, read).await;

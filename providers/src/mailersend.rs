@@ -129,7 +129,7 @@ impl Settings for Config {
 
 impl MailerSend {
     async fn send(&self, attempt: &Attempt, body: &mut Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
-        narrow::address(body, lists(addressed), mailbox);
+        narrow::address(body, addressed.lists(), mailbox);
         let request = self.http.post(format!("{}/v1/email", self.endpoint)).header(AUTHORIZATION, &self.token).json(body);
         api::hand_over("email", request, self.timeouts, attempt, recipients, RULES, |answer| read(answer, addressed)).await
     }
@@ -171,10 +171,6 @@ fn body(fields: &mut Fields, custom_headers: bool) -> Result<Value, Failure> {
     Ok(body)
 }
 
-fn lists(addressed: &Addressed) -> [(&'static str, &[Mailbox]); 3] {
-    [("to", &addressed.to), ("cc", &addressed.cc), ("bcc", &addressed.bcc)]
-}
-
 fn attachment(one: &Attachment) -> Value {
     let mut attachment = json!({ "filename": one.name, "content": STANDARD.encode(&one.content), "disposition": "attachment" });
     if let Some(id) = &one.content_id {
@@ -204,7 +200,7 @@ fn read(answer: &Answer, addressed: &Addressed) -> Reading {
     let warnings = json["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
     if let Some(all) = warnings.iter().find(|warning| warning["type"] == "ALL_SUPPRESSED") {
         let text = all["warning"].as_str().unwrap_or_default().to_owned();
-        let recipients = lists(addressed).into_iter().flat_map(|(_, list)| list).map(|one| one.address.clone()).collect();
+        let recipients = addressed.lists().into_iter().flat_map(|(_, list)| list).map(|one| one.address.clone()).collect();
         return Reading::Refused(Refused { code: "ALL_SUPPRESSED".to_owned(), text, recipients, ..Refused::default() });
     }
     let suppressed = warnings.iter().filter(|warning| warning["type"] == "SOME_SUPPRESSED");
@@ -239,8 +235,7 @@ fn at_fault(errors: &Value, addressed: &Addressed) -> Vec<String> {
     let address = |member: &String| {
         let mut steps = member.split('.');
         let (list, place) = (steps.next()?, steps.next()?.parse::<usize>().ok()?);
-        let (_, list) = lists(addressed).into_iter().find(|(name, _)| *name == list)?;
-        Some(list.get(place)?.address.clone())
+        Some(addressed.at(list, place)?.address.clone())
     };
     members.filter_map(address).collect()
 }

@@ -140,14 +140,10 @@ impl Settings for Config {
 impl Scaleway {
     async fn send(&self, attempt: &Attempt, body: &mut Value, recipients: &[RecipientIndex], addressed: &Addressed) -> Part {
         body["project_id"] = self.project_id.as_str().into();
-        narrow::address(body, lists(addressed), mailbox);
+        narrow::address(body, addressed.lists(), mailbox);
         let request = self.http.post(format!("{}/emails", self.region)).header("X-Auth-Token", &self.key).json(body);
         api::hand_over("emails", request, self.timeouts, attempt, recipients, RULES, |answer| read(answer, addressed)).await
     }
-}
-
-fn lists(addressed: &Addressed) -> [(&'static str, &[Mailbox]); 3] {
-    [("to", &addressed.to), ("cc", &addressed.cc), ("bcc", &addressed.bcc)]
 }
 
 /// The request's body, without recipients and project.
@@ -227,8 +223,7 @@ fn at_fault(details: &Value, addressed: &Addressed) -> Vec<String> {
     let address = |argument: &str| {
         let mut steps = argument.split(['.', '[', ']']).filter(|step| !step.is_empty());
         let (list, place) = (steps.next()?, steps.next()?.parse::<usize>().ok()?);
-        let (_, list) = lists(addressed).into_iter().find(|(name, _)| *name == list)?;
-        Some(list.get(place)?.address.clone())
+        Some(addressed.at(list, place)?.address.clone())
     };
     arguments.filter_map(address).collect()
 }

@@ -131,6 +131,21 @@ const TRANSPORT: &[&str] = &[
     "return-path",
 ];
 
+impl Addressed {
+    /// The lists, by the names that most APIs have for them.
+    #[must_use]
+    pub fn lists(&self) -> [(&'static str, &[Mailbox]); 3] {
+        [("to", &self.to), ("cc", &self.cc), ("bcc", &self.bcc)]
+    }
+
+    /// Who stands at a place of a list, for errors that say `to.1.email`.
+    #[must_use]
+    pub fn at(&self, list: &str, place: usize) -> Option<&Mailbox> {
+        let (_, list) = self.lists().into_iter().find(|(name, _)| *name == list)?;
+        list.get(place)
+    }
+}
+
 impl Fields {
     const LOST_MESSAGE_ID: &str = "Message-ID: the service gives its own";
     const LOST_DATE: &str = "Date: the service sets its own";

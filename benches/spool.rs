@@ -114,6 +114,7 @@ async fn pass(spool: SqliteSpool) {
     let id = store(spool.clone(), true).await;
     spool.begin(id, &ProviderName::from("ses.eu"), &[RecipientIndex(0)]).await.expect("the lease");
     let changes = vec![(RecipientIndex(0), RecipientState::Relayed, "250 2.0.0 ok".into())];
-    let settlement = Settlement { id, changes, attempts: 1, due: SystemTime::now(), notification: None };
+    let settlement =
+        Settlement { id, changes, attempts: 1, due: SystemTime::now(), notifications: Vec::new(), warned: false, journal: Vec::new() };
     spool.settle(settlement).await.expect("the lease");
 }

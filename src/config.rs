@@ -40,8 +40,9 @@ pub use password_file::{MAX_PASSWORD_FILE, PasswordFile, PasswordFileError};
 pub use problem::{ConfigErrors, Warning};
 pub use sender::SenderPatternError;
 pub use settings::{
-    Access, Application, BareNewline, CertificateFiles, Failover, InDoubt, Listener, ListenerTls, Log, LogFormat, LogLevel, LongLines,
-    MissingFields, OddCommands, Queue, Rewrite, Route, SenderPattern, SendingDomainLimits, Server, ToleranceSettings, When,
+    Access, Admin, Application, BareNewline, Bounce, CertificateFiles, CircuitSettings, Failover, History, InDoubt, Listener, ListenerTls,
+    Log, LogFormat, LogLevel, LongLines, MissingFields, Notified, OddCommands, ProviderFailover, Queue, Rewrite, Route, SenderPattern,
+    SendingDomainLimits, Server, Share, ToleranceSettings, When,
 };
 pub use summary::{summary, summary_json};
 
@@ -67,8 +68,14 @@ pub struct Config {
     pub sending_domain_limits: SendingDomainLimits,
     /// How long mail waits.
     pub queue: Queue,
-    /// When a provider counts as down.
+    /// When a provider counts as down, and how it comes back.
     pub failover: Failover,
+    /// Who is told about mail that could not be delivered.
+    pub bounce: Bounce,
+    /// What is kept of what happened to messages.
+    pub history: History,
+    /// Where the gateway is looked at and operated; `None`: nowhere.
+    pub admin: Option<Admin>,
     /// How events are logged.
     pub log: Log,
     /// Where `raw_only` is, by route, for an error that only connecting shows.

@@ -53,6 +53,7 @@
 //! | [`access`] | who may do what at the door; pure | the config's types, the routes |
 //! | [`queue`] | what is due, what is parked, who has a lease | the spool |
 //! | [`spool`] | the durable store: [`spool::sqlite`], and [`spool::memory`] for tests | nothing |
+//! | [`history`] | what happened to every message, kept and found again | the spool's journal |
 //! | [`route`] | which providers a message has; pure | the config's types |
 //! | [`dispatch`] | attempts, failover, guards; the only place with `tower` | the queue, the routes |
 //! | [`bounce`] | composes notifications | nothing |
@@ -83,6 +84,7 @@ pub mod config;
 pub mod demo;
 pub mod dispatch;
 pub mod gateway;
+pub mod history;
 pub mod queue;
 pub mod route;
 pub mod sandbox;

@@ -14,10 +14,13 @@
 //!    aside with a reason. Nothing else ever disappears.
 //! 6. No operation's cost grows with the number of messages in the store.
 
+pub mod action;
+pub mod filter;
 pub mod memory;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
+pub mod view;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -41,6 +44,8 @@ pub enum RecipientState {
     Bounced,
     /// Waited too long; the notification has been stored.
     Expired,
+    /// Undeliverable, and nobody could be told: a dead letter, which waits for a person.
+    Dead,
 }
 
 impl RecipientState {
@@ -76,6 +81,19 @@ pub struct Stored {
     pub handovers: Vec<Option<u64>>,
     /// How many attempts asked a provider.
     pub attempts: u32,
+    /// What was decided about it meanwhile.
+    pub handling: Handling,
+}
+
+/// What was decided about a message while it waited.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handling {
+    /// How long a person held it, which does not age it.
+    pub idle: Duration,
+    /// Whether its sender was told that it waits.
+    pub warned: bool,
+    /// The route that a person has chosen for it.
+    pub rerouted: Option<Arc<str>>,
 }
 
 impl Stored {
@@ -84,7 +102,7 @@ impl Stored {
     pub fn fresh(message: Arc<Message>) -> Self {
         let recipients = vec![RecipientState::Pending; message.envelope.recipients.len()];
         let handovers = vec![None; recipients.len()];
-        Self { message, recipients, handovers, attempts: 0 }
+        Self { message, recipients, handovers, attempts: 0, handling: Handling::default() }
     }
 }
 
@@ -99,8 +117,12 @@ pub struct Settlement {
     pub attempts: u32,
     /// When the recipients still open are due again.
     pub due: SystemTime,
-    /// A notification to store in the same transaction, unleased and due at once.
-    pub notification: Option<Arc<Message>>,
+    /// Notifications to store in the same transaction, unleased and due at once.
+    pub notifications: Vec<Arc<Message>>,
+    /// Whether the sender has been told by now that the message waits.
+    pub warned: bool,
+    /// What to tell the history of it, as JSON; durable with the rest.
+    pub journal: Vec<String>,
 }
 
 /// What a restart, or the end of another node's leases, brought back.
@@ -200,6 +222,22 @@ pub trait Spool: Clone + Send + Sync + 'static {
 
     /// Records the theoretical arrival time of a quota; rides along with the next commit.
     fn save_limit(&self, key: &str, tat: SystemTime) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// Keeps `value`, which is JSON, under `key`; `None` forgets it. Durable when this returns.
+    fn remember(&self, key: &str, value: Option<String>) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// What is kept under keys that begin with `prefix`, by key.
+    fn recall(&self, prefix: &str) -> impl Future<Output = Result<Vec<(String, String)>, SpoolError>> + Send;
+
+    /// What happened and has not been forgotten: up to `limit` records of the journal, oldest first, each
+    /// with its number.
+    fn journal(&self, limit: usize) -> impl Future<Output = Result<Vec<(u64, String)>, SpoolError>> + Send;
+
+    /// Forgets the journal up to and including record `last`; rides along with the next commit.
+    fn forget_journal(&self, last: u64) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// Adds a record to the journal by itself, for what happened outside of a settlement.
+    fn note(&self, record: String) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
     /// Counts what is stored.
     fn counts(&self) -> impl Future<Output = Result<SpoolCounts, SpoolError>> + Send;

@@ -22,7 +22,7 @@ pub use attempt::Attempt;
 pub use body::{Body, BodyReader};
 pub use capabilities::{Capabilities, ContentForm, CountedSize, EnvelopeForm, SizeLimit};
 pub use envelope::{BodyType, Envelope, Recipient, RecipientIndex, ReversePath};
-pub use message::{Message, MessageId, Origin, ParseMessageIdError};
+pub use message::{Message, MessageId, Origin, ParseMessageIdError, Priority};
 pub use notification::{Notify, OriginalRecipient, OriginalRecipientError, Returned};
 pub use outcome::{BreakerSignal, Delivery, Failure, Outcome, Receipt, Report, Throttled};
 pub use probe::{Allowance, Probed};

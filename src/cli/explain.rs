@@ -144,8 +144,11 @@ fn explain<'c>(config: &'c Config, connected: &[Connected], listener: &'c Listen
     let access = Access::new(config.access.clone(), config.applications.clone());
     let router = Router::new(config.routes.clone()).with_providers(connected);
     let standing = access.recognise(listener, &client);
-    let origin =
-        Origin { application: standing.application.as_ref().map(|application| application.name.clone()), client: Some(client.address) };
+    let origin = Origin {
+        application: standing.application.as_ref().map(|application| application.name.clone()),
+        client: Some(client.address),
+        ..Origin::default()
+    };
     let foreign = !options.from.as_str().is_ascii() || options.to.iter().any(|to| !to.is_ascii());
     let recipients = options.to.iter().cloned().map(Recipient::from).collect();
     let envelope = Envelope { smtputf8: foreign, ..Envelope::new(options.from.clone(), recipients) };

@@ -8,11 +8,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use postrider_providers::settings::{Rate, Rewrite, Size, Span};
+use postrider_providers::contract::Priority;
+use postrider_providers::settings::{Rate, Rewrite, Secret, Size, Span};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use super::settings::{self, BareNewline, InDoubt, ListenerTls, LogFormat, LogLevel, ToleranceSettings};
+use super::settings::{self, BareNewline, InDoubt, ListenerTls, LogFormat, LogLevel, Notified, Share, ToleranceSettings};
 
 /// `[server]`
 #[derive(Debug, Clone, Deserialize)]
@@ -22,11 +23,13 @@ pub(super) struct Server {
     pub(super) hostname: Option<String>,
     /// Where spool, history and state are.
     pub(super) data_dir: PathBuf,
+    /// Whether a config file that has changed is taken up without being told.
+    pub(super) watch_config: bool,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { hostname: None, data_dir: "/var/lib/postrider".into() }
+        Self { hostname: None, data_dir: "/var/lib/postrider".into(), watch_config: true }
     }
 }
 
@@ -76,6 +79,8 @@ pub(super) struct Application {
     pub(super) rate: Option<Rate>,
     /// Who hears about its mail that bounces.
     pub(super) owner: Option<String>,
+    /// Whether its messages may say how urgent they are.
+    pub(super) may_set_priority: bool,
     /// The largest message.
     pub(super) max_message_size: Option<Size>,
     /// The most recipients of one message.
@@ -185,6 +190,15 @@ pub(super) struct Route {
     /// In whose name mail is handed over.
     #[serde(default)]
     pub(super) rewrite: Option<Rewrite>,
+    /// Whose turn its mail is among other mail that waits.
+    #[serde(default)]
+    pub(super) priority: Priority,
+    /// Waiting times between attempts, in place of the queue's.
+    #[serde(default)]
+    pub(super) retry: Option<Vec<Span>>,
+    /// When its mail is given up, in place of the queue's.
+    #[serde(default)]
+    pub(super) expire_after: Option<Span>,
 }
 
 /// `when` of a route.
@@ -241,6 +255,8 @@ impl<'de> Deserialize<'de> for Texts {
 pub(super) struct RouteLimits {
     /// For each sending domain on this route.
     pub(super) per_sending_domain: Option<Rate>,
+    /// The share of its providers' quotas that is kept for this route.
+    pub(super) reserve: Option<Share>,
 }
 
 /// `[limits]`
@@ -259,6 +275,8 @@ pub(super) struct Queue {
     pub(super) retry: Vec<Span>,
     /// When a message that nobody takes is given up.
     pub(super) expire_after: Span,
+    /// When the sender is told that a message still waits; "0s" for never.
+    pub(super) delay_warning_after: Span,
     /// Which store.
     pub(super) store: Store,
     /// How many messages are in memory at the same time.
@@ -284,6 +302,7 @@ impl Default for Queue {
         Self {
             retry: [1, 5, 15, 30, 60].map(minutes).to_vec(),
             expire_after: minutes(2 * 24 * 60),
+            delay_warning_after: minutes(4 * 60),
             store: Store::Sqlite,
             window: 4000,
             inline_max: Size(256 << 10),
@@ -292,21 +311,82 @@ impl Default for Queue {
 }
 
 /// `[failover]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Failover {
     /// Provider faults in a row that open the circuit.
-    pub(super) trip_after: u32,
+    pub(super) trip_after: Option<u32>,
+    /// The share of faults that opens it as well.
+    pub(super) trip_share: Option<Share>,
     /// The time to the first probe.
-    pub(super) probe_after: Span,
+    pub(super) probe_after: Option<Span>,
     /// The longest time between probes.
-    pub(super) probe_max: Span,
+    pub(super) probe_max: Option<Span>,
+    /// How long a provider that is back is given more and more mail, until it gets all of it.
+    pub(super) recover_over: Option<Span>,
+    /// The same for single providers, by name.
+    pub(super) provider: BTreeMap<String, ProviderFailover>,
 }
 
-impl Default for Failover {
+/// `[failover.provider."ses.eu"]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ProviderFailover {
+    /// Provider faults in a row that open the circuit.
+    pub(super) trip_after: Option<u32>,
+    /// The share of faults that opens it as well.
+    pub(super) trip_share: Option<Share>,
+    /// The time to the first probe.
+    pub(super) probe_after: Option<Span>,
+    /// The longest time between probes.
+    pub(super) probe_max: Option<Span>,
+    /// How long it is given more and more mail when it is back.
+    pub(super) recover_over: Option<Span>,
+    /// Waiting times after attempts at which this provider was the last that was asked.
+    pub(super) retry: Option<Vec<Span>>,
+}
+
+/// `[history]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct History {
+    /// How long what happened to a message is kept after its end; "0s" for no history.
+    pub(super) keep: Span,
+    /// How large the history may become; the oldest goes first.
+    pub(super) max_size: Size,
+}
+
+impl Default for History {
     fn default() -> Self {
-        Self { trip_after: 5, probe_after: Span(Duration::from_secs(30)), probe_max: Span(Duration::from_secs(600)) }
+        Self { keep: Span(Duration::from_secs(30 * 86_400)), max_size: Size(1 << 30) }
     }
+}
+
+/// `[bounce]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Bounce {
+    /// Who is told about mail that could not be delivered.
+    pub(super) notify: Option<Vec<Notified>>,
+    /// The operator's address.
+    pub(super) operator: Option<String>,
+    /// The envelope sender of notifications, where the null reverse-path is not taken.
+    pub(super) sender: Option<String>,
+    /// How many notifications owner and operator each get in `digest_every`, before the rest come as one.
+    pub(super) digest_after: Option<u32>,
+    /// The time over which they are counted and put together.
+    pub(super) digest_every: Option<Span>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    /// Address and port.
+    pub(super) bind: String,
+    /// What clients show as `Authorization: Bearer …`.
+    #[serde(default)]
+    pub(super) token: Option<Secret>,
 }
 
 /// `[log]`

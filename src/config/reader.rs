@@ -13,10 +13,8 @@ use super::file;
 use super::problem::Problem;
 
 /// The sections that this version has.
-const SECTIONS: &[&str] = &["server", "listener", "access", "app", "provider", "route", "limits", "queue", "failover", "log"];
-
-/// The sections that come later.
-const LATER_SECTIONS: &[&str] = &["bounce", "admin"];
+const SECTIONS: &[&str] =
+    &["server", "listener", "access", "app", "provider", "route", "limits", "queue", "failover", "bounce", "history", "admin", "log"];
 
 /// What services are called elsewhere, and the kinds that reach them.
 const OTHER_NAMES: &[(&str, &[&str])] = &[
@@ -51,7 +49,7 @@ const OTHER_NAMES: &[(&str, &[&str])] = &[
 ];
 
 /// The settings of `[queue]` that come later.
-const LATER_QUEUE: &[&str] = &["delay_warning_after", "url"];
+const LATER_QUEUE: &[&str] = &["url"];
 
 /// The conditions of a route that come later.
 const LATER_WHEN: &[&str] = &["header"];
@@ -70,6 +68,9 @@ pub(super) struct File {
     pub(super) limits: file::Limits,
     pub(super) queue: file::Queue,
     pub(super) failover: file::Failover,
+    pub(super) bounce: file::Bounce,
+    pub(super) history: file::History,
+    pub(super) admin: Option<file::Admin>,
     pub(super) log: file::Log,
 }
 
@@ -92,16 +93,15 @@ pub(super) fn read_file(document: &Document<'_>, findings: &mut Findings) -> Fil
             "limits" => file.limits = section(name, &without_nested_domains(value, findings), findings),
             "queue" => file.queue = section(name, &without_later_keys(name, LATER_QUEUE, value, findings), findings),
             "failover" => file.failover = section(name, value, findings),
+            "bounce" => file.bounce = section(name, value, findings),
+            "history" => file.history = section(name, value, findings),
+            "admin" if value.get_ref().is_table() => file.admin = read(value, TableName { base: name, is_array: false }, findings),
+            "admin" => findings.push(not_a_table(name, "[admin]", value)),
             "log" => file.log = section(name, value, findings),
             "listener" => file.listeners = Some(array(name, value, findings)),
             "route" => file.routes = routes(value, findings),
             "app" => file.applications = applications(value, findings),
             "provider" => file.providers = providers(value, findings),
-            later if LATER_SECTIONS.contains(&later) => findings.push(
-                Problem::error(format!("`[{later}]` is not supported by this version yet"))
-                    .at(key.span(), "a section of a later version")
-                    .help("remove it"),
-            ),
             unknown => {
                 let problem = unknown_section(unknown, value.get_ref().is_table()).at(key.span(), "not a section of this file");
                 findings.suspects.push(key.span());

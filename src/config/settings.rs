@@ -1,15 +1,18 @@
 //! The settings of each part of the gateway, validated: what `smtp`, `queue` and `dispatch` are given.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use postrider_providers::contract::{Address, ProviderName, ReversePath};
-use postrider_providers::settings::Rate;
+use postrider_providers::contract::{Address, Priority, ProviderName, ReversePath};
+use postrider_providers::settings::{Rate, Secret};
 use serde::Deserialize;
+use serde::de::{self, Deserializer};
 
 use super::domain::DomainPattern;
 use super::password::PasswordHash;
@@ -21,6 +24,8 @@ pub struct Server {
     pub hostname: Arc<str>,
     /// Where the spool and all other state are.
     pub data_dir: PathBuf,
+    /// Whether a config file that has changed is taken up without being told.
+    pub watch_config: bool,
 }
 
 /// `[[listener]]`: one address that takes mail.
@@ -148,6 +153,8 @@ pub struct Application {
     pub rate: Option<Rate>,
     /// Who hears about its mail that bounces.
     pub owner: Option<Address>,
+    /// Whether its messages may say how urgent they are, in a field of their header.
+    pub may_set_priority: bool,
     /// Its largest message in octets, in place of everybody's.
     pub max_message_size: Option<u64>,
     /// Its most recipients of one message, in place of everybody's.
@@ -171,6 +178,7 @@ impl Application {
             senders: Vec::new(),
             rate: None,
             owner: None,
+            may_set_priority: false,
             max_message_size: None,
             max_recipients: None,
             max_connections: None,
@@ -282,6 +290,54 @@ pub struct Route {
     pub break_signatures: bool,
     /// In whose name mail is handed over, where the provider itself does not say.
     pub rewrite: Option<Arc<Rewrite>>,
+    /// Whose turn its mail is among other mail that waits.
+    pub priority: Priority,
+    /// Waiting times between attempts, in place of the queue's; at least one, and the last repeats.
+    pub retry: Option<Vec<Duration>>,
+    /// When its mail is given up, in place of the queue's.
+    pub expire_after: Option<Duration>,
+    /// The share of its providers' quotas that no other route uses.
+    pub reserve: Option<Share>,
+}
+
+/// A share of a whole, as in `"20%"`: more than nothing, and at most all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u8);
+
+impl Share {
+    /// `percent` of a hundred.
+    #[must_use]
+    pub fn percent(percent: u8) -> Option<Self> {
+        (1..=100).contains(&percent).then_some(Self(percent))
+    }
+
+    /// This share of `whole`, rounded down.
+    #[must_use]
+    pub fn of(self, whole: u64) -> u64 {
+        // At most `whole`, so nothing is cut off.
+        u64::try_from(u128::from(whole) * u128::from(self.0) / 100).unwrap_or(whole)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.trim().strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
+        number.and_then(Self::percent).ok_or_else(|| format!("\"{text}\" is no share; write it as \"20%\", from 1% to 100%"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
 /// `rewrite` of a provider or a route: in whose name mail is handed over. At least one of the two is there.
@@ -363,6 +419,8 @@ pub struct Queue {
     pub retry: Vec<Duration>,
     /// When a message that nobody takes is given up, counted from its arrival.
     pub expire_after: Duration,
+    /// The age at which the sender is told that a message still waits; `None`: never.
+    pub delay_warning_after: Option<Duration>,
     /// How many messages are in memory at the same time; the rest stay in the store.
     pub window: usize,
     /// Bodies up to this many octets stand in the database; larger ones are files beside it.
@@ -378,15 +436,118 @@ impl Queue {
     }
 }
 
-/// `[failover]`: when a provider counts as down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `[failover]`: when a provider counts as down, and how it comes back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failover {
+    /// What holds for every provider.
+    pub usual: CircuitSettings,
+    /// What holds for those that have a table of their own, by name.
+    pub providers: BTreeMap<ProviderName, ProviderFailover>,
+}
+
+impl Failover {
+    /// What holds for one provider.
+    #[must_use]
+    pub fn of(&self, provider: &ProviderName) -> CircuitSettings {
+        self.providers.get(provider).map_or(self.usual, |own| own.circuit)
+    }
+
+    /// The provider's own waiting times between attempts.
+    #[must_use]
+    pub fn retry_of(&self, provider: &ProviderName) -> Option<&[Duration]> {
+        self.providers.get(provider)?.retry.as_deref()
+    }
+}
+
+/// `[failover.provider."ses.eu"]`, with what it leaves open filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderFailover {
+    /// Its circuit.
+    pub circuit: CircuitSettings,
+    /// Waiting times between attempts, where this provider was the last that was asked.
+    pub retry: Option<Vec<Duration>>,
+}
+
+/// When a circuit opens and closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CircuitSettings {
     /// Provider faults in a row that open the circuit; at least 1.
     pub trip_after: u32,
+    /// The share of faults among the tries of the last minute that opens it, too; `None`: no share does.
+    pub trip_share: Option<Share>,
     /// The time from there to the first probe; doubles with each probe that fails.
     pub probe_after: Duration,
     /// The longest time between probes.
     pub probe_max: Duration,
+    /// How long a provider that is back is given more and more mail, until it gets all of it.
+    pub recover_over: Duration,
+}
+
+impl Default for CircuitSettings {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { trip_after: 5, trip_share: None, probe_after: seconds(30), probe_max: seconds(600), recover_over: seconds(30) }
+    }
+}
+
+/// `[history]`: what is kept of what happened to messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// For how long after a message's end; `None`: there is no history.
+    pub keep: Option<Duration>,
+    /// The most octets on disk; the oldest goes first.
+    pub max_size: u64,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { keep: Some(Duration::from_secs(30 * 86_400)), max_size: 1 << 30 }
+    }
+}
+
+/// `[bounce]`: who is told about mail that could not be delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounce {
+    /// Who; nobody if empty.
+    pub notify: Vec<Notified>,
+    /// The operator's address; there if `notify` has the operator.
+    pub operator: Option<Address>,
+    /// The envelope sender of notifications in place of the null reverse-path, for providers that do not
+    /// take that. Mail to it is not answered by another notification.
+    pub sender: Option<Address>,
+    /// How many notifications owner and operator each get within `digest_every`, before the rest come as
+    /// one; at least 1.
+    pub digest_after: u32,
+    /// The time over which they are counted and put together.
+    pub digest_every: Duration,
+}
+
+impl Default for Bounce {
+    fn default() -> Self {
+        let (sender, owner) = (Notified::Sender, Notified::Owner);
+        Self { notify: vec![sender, owner], operator: None, sender: None, digest_after: 20, digest_every: Duration::from_secs(3600) }
+    }
+}
+
+/// One who is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Notified {
+    /// The envelope sender, as RFC 3461 says.
+    Sender,
+    /// The owner of the application that handed the message in.
+    Owner,
+    /// The operator of this gateway.
+    Operator,
+}
+
+/// `[admin]`: where the gateway is looked at and operated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Address and port; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// What clients have to show; always there unless `bind` is loopback.
+    pub token: Option<Secret>,
 }
 
 /// `[log]`
@@ -447,7 +608,13 @@ mod tests {
     #[test]
     fn the_last_retry_repeats() {
         let seconds = Duration::from_secs;
-        let queue = Queue { retry: vec![seconds(60), seconds(300)], expire_after: seconds(9000), window: 1, inline_max: 0 };
+        let queue = Queue {
+            retry: vec![seconds(60), seconds(300)],
+            expire_after: seconds(9000),
+            delay_warning_after: None,
+            window: 1,
+            inline_max: 0,
+        };
         assert_eq!([1, 2, 3, 99].map(|attempt| queue.retry_after(attempt).as_secs()), [60, 300, 300, 300]);
     }
 

@@ -74,7 +74,7 @@ pub fn summary(config: &Config) -> String {
         let _ = writeln!(text, "{what:<12} {value}");
     };
     line("queue", schedule(config));
-    let failover = &config.failover;
+    let failover = &config.failover.usual;
     let (after, max) = (Span(failover.probe_after), Span(failover.probe_max));
     line("failover", format!("after {} faults in a row; first probe after {after}, then up to {max} apart", failover.trip_after));
     line("log", format!("{}, {}", log_format(config.log.format), config.log.level.as_str()));
@@ -165,9 +165,9 @@ pub fn summary_json(config: &Config) -> Value {
             "inline_max": config.queue.inline_max,
         },
         "failover": {
-            "trip_after": config.failover.trip_after,
-            "probe_after_seconds": config.failover.probe_after.as_secs_f64(),
-            "probe_max_seconds": config.failover.probe_max.as_secs_f64(),
+            "trip_after": config.failover.usual.trip_after,
+            "probe_after_seconds": config.failover.usual.probe_after.as_secs_f64(),
+            "probe_max_seconds": config.failover.usual.probe_max.as_secs_f64(),
         },
         "log": { "format": log_format(config.log.format), "level": config.log.level.as_str() },
     })

@@ -4,20 +4,18 @@ mod access;
 mod applications;
 mod certificates;
 mod listeners;
+mod operations;
 mod providers;
 mod rewrite;
 mod routes;
 
 use std::ops::Range;
-use std::time::Duration;
-
-use postrider_providers::settings::Span;
 
 use super::document::{Document, Findings, Step, setting};
 use super::domain::to_ascii;
 use super::problem::Problem;
 use super::reader::File;
-use super::settings::{Failover, Log, Queue, SendingDomainLimits, Server};
+use super::settings::{Log, SendingDomainLimits, Server};
 use super::{Config, Secrets, file};
 
 /// What every check needs.
@@ -65,7 +63,10 @@ pub(super) fn validate(file: &File, document: &Document<'_>, secrets: Secrets, f
         providers,
         sending_domain_limits: checker.sending_domain_limits(&file.limits),
         queue: checker.queue(&file.queue),
-        failover: checker.failover(&file.failover),
+        failover: checker.failover(&file.failover, &file.providers),
+        bounce: checker.bounce(&file.bounce),
+        history: checker.history(&file.history),
+        admin: file.admin.as_ref().and_then(|admin| checker.admin(admin, secrets)),
         log: Log { format: file.log.format, level: file.log.level },
         raw_only: checker.raw_only(&file.routes),
         source: None,
@@ -94,7 +95,7 @@ impl Checker<'_, '_> {
             };
             self.push(problem.help("write the name that this machine has in DNS, as in hostname = \"relay.corp.example\""));
         }
-        Server { hostname: hostname.unwrap_or_default().into(), data_dir: server.data_dir.clone() }
+        Server { hostname: hostname.unwrap_or_default().into(), data_dir: server.data_dir.clone(), watch_config: server.watch_config }
     }
 
     fn sending_domain_limits(&mut self, limits: &file::Limits) -> SendingDomainLimits {
@@ -122,89 +123,5 @@ impl Checker<'_, '_> {
             }
         }
         checked
-    }
-
-    fn queue(&mut self, queue: &file::Queue) -> Queue {
-        if queue.store == file::Store::Postgres {
-            let span = self.value(&setting!["queue", "store"]);
-            self.push(
-                Problem::error("this version does not store in PostgreSQL yet")
-                    .at(span, "expected \"sqlite\"")
-                    .help("write store = \"sqlite\", or remove the line"),
-            );
-        }
-        if queue.retry.is_empty() {
-            let span = self.value(&setting!["queue", "retry"]);
-            self.push(
-                Problem::error("`retry` cannot be empty")
-                    .at(span, "expected at least one waiting time")
-                    .help("write retry = [\"1m\", \"5m\", \"15m\", \"30m\", \"1h\"]; the last repeats"),
-            );
-        }
-        for (index, wait) in queue.retry.iter().enumerate() {
-            // Anything shorter is a busy loop against a provider that just said no.
-            if wait.0 < Duration::from_secs(1) {
-                let span = self.value(&setting!["queue", "retry", index]);
-                self.push(
-                    Problem::error(format!("a retry after {wait} is too soon"))
-                        .at(span, "expected at least \"1s\"")
-                        .help("providers block who asks without a pause"),
-                );
-            }
-        }
-        if let Some(first) = queue.retry.first()
-            && queue.expire_after < *first
-        {
-            let span = self.value(&setting!["queue", "expire_after"]);
-            let problem = Problem::error(format!("mail would expire after {}, before its first retry after {first}", queue.expire_after));
-            let problem = if self.document.root.get("queue").and_then(|queue| queue.get_ref().as_table()?.get("retry")).is_some() {
-                problem.also(self.value(&setting!["queue", "retry", 0]), "the first retry")
-            } else {
-                problem
-            };
-            self.push(problem.at(span, format!("expected more than {first}")).help("mail is usually kept for \"2d\""));
-        }
-        self.at_least_one(&setting!["queue", "window"], "window", queue.window, "no message would be delivered");
-        if queue.inline_max.0 > 16 << 20 {
-            let span = self.value(&setting!["queue", "inline_max"]);
-            self.push(
-                Problem::error(format!("`inline_max` cannot be {}", queue.inline_max))
-                    .at(span, "expected at most \"16MiB\"")
-                    .help("larger bodies are files beside the database, which is faster"),
-            );
-        }
-        Queue {
-            retry: queue.retry.iter().map(|wait| wait.0).collect(),
-            expire_after: queue.expire_after.0,
-            window: queue.window,
-            inline_max: queue.inline_max.0,
-        }
-    }
-
-    fn failover(&mut self, failover: &file::Failover) -> Failover {
-        self.at_least_one(
-            &setting!["failover", "trip_after"],
-            "trip_after",
-            usize::try_from(failover.trip_after).unwrap_or(usize::MAX),
-            "a provider would be down before its first fault",
-        );
-        let Span(probe_after) = failover.probe_after;
-        if probe_after.is_zero() {
-            let span = self.value(&setting!["failover", "probe_after"]);
-            self.push(
-                Problem::error("`probe_after` cannot be 0")
-                    .at(span, "expected a duration such as \"30s\"")
-                    .help("a provider that is down needs a pause"),
-            );
-        }
-        if failover.probe_max < failover.probe_after {
-            let both = self.value(&setting!["failover", "probe_max"]);
-            self.push(
-                Problem::error(format!("`probe_max` ({}) is shorter than `probe_after` ({})", failover.probe_max, failover.probe_after))
-                    .at(both, format!("expected {} or more", failover.probe_after))
-                    .help("the time between probes grows from `probe_after` to `probe_max`"),
-            );
-        }
-        Failover { trip_after: failover.trip_after, probe_after, probe_max: failover.probe_max.0 }
     }
 }

@@ -26,7 +26,7 @@ use tower::{Layer, Service};
 use tracing::{info, warn};
 
 use super::transport::{Refusal, Try};
-use crate::config::Failover;
+use crate::config::CircuitSettings;
 use crate::queue::WaitReason;
 
 /// How long a message waits while another one probes.
@@ -69,7 +69,7 @@ pub struct Circuit(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     name: ProviderName,
-    settings: Failover,
+    settings: CircuitSettings,
     machine: Mutex<Machine>,
 }
 
@@ -92,7 +92,7 @@ struct Permit {
 impl Circuit {
     /// A closed circuit.
     #[must_use]
-    pub fn new(name: ProviderName, settings: Failover) -> Self {
+    pub fn new(name: ProviderName, settings: CircuitSettings) -> Self {
         let machine = Mutex::new(Machine { state: CircuitState::Closed { faults: 0 }, wait: settings.probe_after });
         Self(Arc::new(Inner { name, settings, machine }))
     }
@@ -148,7 +148,7 @@ impl Circuit {
 }
 
 impl Machine {
-    fn open(&mut self, name: &ProviderName, settings: &Failover, now: Instant) {
+    fn open(&mut self, name: &ProviderName, settings: &CircuitSettings, now: Instant) {
         warn!(provider = %name, probe_in = ?self.wait, "circuit open: the provider is left alone");
         self.state = CircuitState::Open { until: now + self.wait };
         self.wait = (self.wait * 2).min(settings.probe_max);
@@ -229,7 +229,12 @@ mod tests {
     use super::*;
 
     fn circuit() -> Circuit {
-        let settings = Failover { trip_after: 3, probe_after: Duration::from_secs(30), probe_max: Duration::from_secs(100) };
+        let settings = CircuitSettings {
+            trip_after: 3,
+            probe_after: Duration::from_secs(30),
+            probe_max: Duration::from_secs(100),
+            ..CircuitSettings::default()
+        };
         Circuit::new("smarthost.a".into(), settings)
     }
 

@@ -164,7 +164,7 @@ impl Bench {
             let connected = Connected { name, default_concurrency: 20, provider: Arc::new((*provider).clone()) };
             endpoints.push(Endpoint { connected, limits, concurrency: settings.concurrency.unwrap_or(20) as usize, rewrite });
         }
-        let failover = Failover { trip_after: 5, probe_after: Duration::from_secs(30), probe_max: Duration::from_secs(600) };
+        let failover = Failover::default();
         let dispatcher =
             Arc::new(Dispatcher::new(queue.clone(), Arc::new(Router::new(vec![other, route])), endpoints, &failover, setup.sender_limits));
         let circuits = dispatcher.circuits();
@@ -185,7 +185,7 @@ impl Bench {
         Arc::new(Message {
             id: MessageId::generate(),
             received: self.queue.clock().now(),
-            origin: Origin { application: application.map(Into::into), client: None },
+            origin: Origin { application: application.map(Into::into), client: None, ..Origin::default() },
             envelope: Envelope {
                 reverse_path,
                 recipients,

@@ -114,7 +114,7 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
     let Endpoint { connected, limits, concurrency, rewrite } = endpoint;
     let name = connected.name.clone();
     let limits = Arc::new(limits);
-    let circuit = Circuit::new(name.clone(), *failover);
+    let circuit = Circuit::new(name.clone(), failover.of(&name));
     let waiting = queue.clone();
     let transport = ServiceBuilder::new()
         // Sees every try, those that the other guards refuse included.

@@ -128,7 +128,15 @@ impl<'a> Conclusion<'a> {
         } else if failed > 0 && message.envelope.reverse_path.address().is_none() {
             error!(message_id = %message.id, recipients = failed, "undeliverable, and nobody to notify: the reverse-path is null");
         }
-        Settlement { id: message.id, changes, attempts, due: due.unwrap_or(now), notification: notification.map(Arc::new) }
+        Settlement {
+            id: message.id,
+            changes,
+            attempts,
+            due: due.unwrap_or(now),
+            notifications: notification.map(Arc::new).into_iter().collect(),
+            warned: false,
+            journal: Vec::new(),
+        }
     }
 }
 
@@ -190,7 +198,7 @@ mod tests {
     async fn concluded(spool: &MemorySpool, stored: &Stored, dispositions: [Disposition; 3]) -> (Settlement, String) {
         let dispositions = (0..).map(RecipientIndex).zip(dispositions).collect();
         let settlement = conclude(spool, stored, &Settings::default(), at(1), dispositions, true, None).await;
-        let text = match &settlement.notification {
+        let text = match settlement.notifications.first() {
             Some(notification) => String::from_utf8(notification.body.bytes().await.unwrap().to_vec()).unwrap(),
             None => String::new(),
         };
@@ -214,7 +222,7 @@ mod tests {
         ] {
             let (settlement, text) = concluded(&spool, &stored(notify), [relayed(false), relayed(true), bounced()]).await;
             assert_eq!(actions(&text), expected, "{notify:?}");
-            assert_eq!(settlement.notification.is_some(), !expected.is_empty());
+            assert_eq!(!settlement.notifications.is_empty(), !expected.is_empty());
             let states: Vec<_> = settlement.changes.iter().map(|(_, state, _)| state.clone()).collect();
             assert_eq!(states, [RecipientState::Relayed, RecipientState::Relayed, RecipientState::Bounced], "whoever is told");
         }
@@ -225,7 +233,7 @@ mod tests {
         let spool = MemorySpool::new();
         let busy = || Disposition::Deferred(Diagnostic::reply("RCPT", 450, "4.2.1 busy"));
         let (settlement, _) = concluded(&spool, &stored(Some("SUCCESS,FAILURE,DELAY")), [busy(), busy(), busy()]).await;
-        assert!(settlement.notification.is_none());
+        assert!(settlement.notifications.is_empty());
         assert!(settlement.changes.iter().all(|(_, state, _)| *state == RecipientState::Pending));
     }
 

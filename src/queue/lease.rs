@@ -131,7 +131,7 @@ impl<S: Spool> Lease<S> {
     pub async fn settle(mut self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, retry_at: Option<SystemTime>) {
         let shared = Arc::clone(&self.queue.0);
         let settled = conclude(&shared.spool, self.stored(), &shared.settings, shared.clock.now(), dispositions, asked, retry_at).await;
-        let notified = settled.notification.is_some();
+        let notified = !settled.notifications.is_empty();
         durably(|| shared.spool.settle(settled.clone()), "settled").await;
         self.entry = None;
         if notified || settled.changes.iter().any(|(_, state, _)| state.is_open()) {

@@ -23,7 +23,7 @@ fn when(sender: &[&str], recipient: &[&str], null_sender: Option<bool>, applicat
 }
 
 fn origin(application: &str, client: &str) -> Origin {
-    Origin { application: Some(application.into()).filter(|_| !application.is_empty()), client: client.parse().ok() }
+    Origin { application: Some(application.into()).filter(|_| !application.is_empty()), client: client.parse().ok(), ..Origin::default() }
 }
 
 fn path(text: &str) -> ReversePath {

@@ -22,7 +22,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     /// Who hands in the mail of this session.
     pub(super) fn origin(&self) -> Origin {
         let application = self.standing.application.as_ref().map(|application| application.name.clone());
-        Origin { application, client: Some(self.client.address) }
+        Origin { application, client: Some(self.client.address), ..Origin::default() }
     }
 
     /// What can be carried of all the mail that this client might hand in.

@@ -142,19 +142,7 @@ mod tests {
     use super::*;
 
     fn application(name: &str, max_connections: Option<usize>) -> Application {
-        Application {
-            name: name.into(),
-            passwords: Vec::new(),
-            networks: Vec::new(),
-            senders: Vec::new(),
-            rate: None,
-            owner: None,
-            max_message_size: None,
-            max_recipients: None,
-            max_connections,
-            disabled: false,
-            tolerance: Default::default(),
-        }
+        Application { max_connections, ..Application::named(name.into()) }
     }
 
     fn enter(sessions: &Arc<Sessions>, client: &str, max: usize) -> Result<Place, Reply> {

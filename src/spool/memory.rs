@@ -3,7 +3,7 @@
 //! It passes the same suite as the durable ones, a "crash" included: [`MemorySpool::crash`] is what
 //! a restart is to them. Several nodes can share one store ([`MemorySpool::another_node`]).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex};
 
-use super::{BodySink, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, handover};
+use super::{BodySink, Handling, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, handover};
 
 /// One node's handle on a store in memory.
 #[derive(Clone)]
@@ -36,6 +36,9 @@ struct Store {
     alive_until: HashMap<u64, SystemTime>,
     last_node: u64,
     limits: HashMap<String, SystemTime>,
+    notes: BTreeMap<String, String>,
+    journal: BTreeMap<u64, String>,
+    last_record: u64,
     set_aside: Vec<String>,
     fault: Option<SpoolError>,
     closed: bool,
@@ -48,6 +51,7 @@ struct Record {
     due: SystemTime,
     owner: Option<u64>,
     unreadable: bool,
+    handling: Handling,
 }
 
 /// A recipient's state, the provider that was asked and has not answered, and in which handover.
@@ -77,6 +81,11 @@ impl Record {
 }
 
 impl Store {
+    fn note(&mut self, record: String) {
+        self.last_record += 1;
+        self.journal.insert(self.last_record, record);
+    }
+
     /// For everything that writes: refused while closed or while a fault is set.
     fn writable(&self) -> Result<(), SpoolError> {
         self.readable()?;
@@ -101,7 +110,7 @@ impl Store {
         if owner.is_none() {
             self.waiting.insert((due, id));
         }
-        self.messages.insert(id, Record { message, recipients, attempts: 0, due, owner, unreadable: false });
+        self.messages.insert(id, Record { message, recipients, attempts: 0, due, owner, unreadable: false, handling: Handling::default() });
         Ok(())
     }
 
@@ -188,7 +197,13 @@ impl MemorySpool {
             record.owner = Some(self.node);
             let recipients = record.recipients.iter().map(|recipient| recipient.state.clone()).collect();
             let handovers = record.recipients.iter().map(|recipient| recipient.handover).collect();
-            claimed.push(Stored { message: Arc::clone(&record.message), recipients, handovers, attempts: record.attempts });
+            claimed.push(Stored {
+                message: Arc::clone(&record.message),
+                recipients,
+                handovers,
+                attempts: record.attempts,
+                handling: record.handling.clone(),
+            });
         }
         Ok(claimed)
     }
@@ -204,10 +219,14 @@ impl MemorySpool {
                 "a settlement of message {id} names recipient {stray}; it has {count}, counted from 0"
             )));
         }
-        if let Some(notification) = settlement.notification {
+        for notification in settlement.notifications {
             store.insert(notification, None)?;
         }
+        for record in settlement.journal {
+            store.note(record);
+        }
         let record = store.leased(id, self.node)?;
+        record.handling.warned = settlement.warned;
         for (index, state, _) in settlement.changes {
             record.recipients[index.0 as usize].state = state;
         }
@@ -322,6 +341,43 @@ impl Spool for MemorySpool {
         let mut store = self.store.lock();
         store.readable()?;
         store.limits.insert(key.to_owned(), tat);
+        Ok(())
+    }
+
+    async fn remember(&self, key: &str, value: Option<String>) -> Result<(), SpoolError> {
+        let mut store = self.store.lock();
+        store.writable()?;
+        match value {
+            Some(value) => store.notes.insert(key.to_owned(), value),
+            None => store.notes.remove(key),
+        };
+        Ok(())
+    }
+
+    async fn recall(&self, prefix: &str) -> Result<Vec<(String, String)>, SpoolError> {
+        let store = self.store.lock();
+        store.readable()?;
+        let from = store.notes.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        Ok(from.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    async fn journal(&self, limit: usize) -> Result<Vec<(u64, String)>, SpoolError> {
+        let store = self.store.lock();
+        store.readable()?;
+        Ok(store.journal.iter().take(limit).map(|(number, record)| (*number, record.clone())).collect())
+    }
+
+    async fn forget_journal(&self, last: u64) -> Result<(), SpoolError> {
+        let mut store = self.store.lock();
+        store.readable()?;
+        store.journal.retain(|number, _| *number > last);
+        Ok(())
+    }
+
+    async fn note(&self, record: String) -> Result<(), SpoolError> {
+        let mut store = self.store.lock();
+        store.writable()?;
+        store.note(record);
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 mod body;
 mod error;
 mod layout;
+mod notes;
 mod ops;
 mod record;
 mod recover;
@@ -73,6 +74,7 @@ struct Shared {
     inline_max: u64,
     arriving: Arc<Arriving>,
     limits: Limits,
+    forgotten: notes::Forgotten,
     /// What was set aside since somebody was told.
     set_aside: Mutex<Vec<String>>,
     lock: Mutex<Option<File>>,
@@ -117,8 +119,17 @@ impl SqliteSpool {
 
         let start = |error| error::file(&error, "starting a thread for", &path);
         let limits: Limits = Arc::new(Mutex::new(HashMap::new()));
+        let forgotten = notes::Forgotten::default();
         let reader = Worker::reader(schema::connect_reader(&path)?).map_err(start)?;
-        let writer = Writer { db, path: path.clone(), limits: Arc::clone(&limits), reader: reader.weak(), reserve, broken: false };
+        let writer = Writer {
+            db,
+            path: path.clone(),
+            limits: Arc::clone(&limits),
+            forgotten: forgotten.clone(),
+            reader: reader.weak(),
+            reserve,
+            broken: false,
+        };
         let writer = Worker::start("spool-write", move |jobs| writer.run(jobs)).map_err(start)?;
         let shared = Shared {
             writer,
@@ -127,6 +138,7 @@ impl SqliteSpool {
             inline_max: settings.inline_max,
             arriving: Arriving::new(settings.memory_max),
             limits,
+            forgotten,
             set_aside: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         };
@@ -281,6 +293,28 @@ impl Spool for SqliteSpool {
     async fn save_limit(&self, key: &str, tat: SystemTime) -> Result<(), SpoolError> {
         self.shared.limits.lock().insert(key.to_owned(), record::millis_up(tat));
         Ok(())
+    }
+
+    async fn remember(&self, key: &str, value: Option<String>) -> Result<(), SpoolError> {
+        self.shared.writer.write(notes::Remember { key: key.to_owned(), value }).await
+    }
+
+    async fn recall(&self, prefix: &str) -> Result<Vec<(String, String)>, SpoolError> {
+        let prefix = prefix.to_owned();
+        self.shared.reader.read(move |db| notes::recall(db, &prefix).map_err(|error| error::sql(&error))).await
+    }
+
+    async fn journal(&self, limit: usize) -> Result<Vec<(u64, String)>, SpoolError> {
+        self.shared.reader.read(move |db| notes::journal(db, limit).map_err(|error| error::sql(&error))).await
+    }
+
+    async fn forget_journal(&self, last: u64) -> Result<(), SpoolError> {
+        self.shared.forgotten.up_to(last);
+        Ok(())
+    }
+
+    async fn note(&self, record: String) -> Result<(), SpoolError> {
+        self.shared.writer.write(notes::Note { record }).await
     }
 
     async fn counts(&self) -> Result<SpoolCounts, SpoolError> {

@@ -131,7 +131,9 @@ pub(crate) fn settlement(id: MessageId, changes: &[(u32, RecipientState)]) -> Se
         changes: changes.iter().map(|(index, state)| (RecipientIndex(*index), state.clone(), "250 2.0.0 ok".into())).collect(),
         attempts: 1,
         due: at(60),
-        notification: None,
+        notifications: Vec::new(),
+        warned: false,
+        journal: Vec::new(),
     }
 }
 
@@ -336,7 +338,7 @@ pub(crate) async fn a_notification_is_stored_with_its_settlement(mut fixture: im
     let notification = message(5, b"could not be delivered");
     fixture.spool().store(stored.clone(), true).await.unwrap();
     let bounced = settlement(stored.id, &[(0, RecipientState::Bounced)]);
-    fixture.spool().settle(Settlement { notification: Some(notification.clone()), ..bounced }).await.unwrap();
+    fixture.spool().settle(Settlement { notifications: vec![notification.clone()], ..bounced }).await.unwrap();
     assert_eq!(fixture.spool().next_due().await.unwrap(), Some(at(5)));
     assert_eq!(fixture.crash().await, Recovered::default());
     let claimed = claim_one(fixture.spool(), 5).await;
@@ -351,7 +353,7 @@ pub(crate) async fn a_settlement_without_the_lease_changes_nothing(fixture: impl
     let stored = message(0, b"x");
     first.store(stored.clone(), true).await.unwrap();
     let bounced = settlement(stored.id, &[(0, RecipientState::Bounced)]);
-    lost(second.settle(Settlement { notification: Some(message(5, b"wrong")), ..bounced }).await, stored.id);
+    lost(second.settle(Settlement { notifications: vec![message(5, b"wrong")], ..bounced }).await, stored.id);
     assert_eq!(first.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 0 });
     first.settle(settlement(stored.id, &[(0, RecipientState::Pending)])).await.unwrap();
     assert_eq!(claim_one(&second, 60).await.recipients, [RecipientState::Pending]);

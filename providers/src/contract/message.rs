@@ -76,11 +76,56 @@ pub struct Message {
     pub body: Body,
 }
 
-/// Who handed a message in. Notifications that Postrider makes itself have neither.
+/// Who handed a message in, and what it was called there. Notifications that Postrider makes itself have
+/// neither application nor client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The application, by its name in the config.
     pub application: Option<Arc<str>>,
     /// The client's address.
     pub client: Option<IpAddr>,
+    /// Its Message-ID without the angle brackets, by which the sender knows it.
+    pub message_id: Option<Arc<str>>,
+    /// How urgent it is, if its application said so and may; otherwise its route decides.
+    pub priority: Option<Priority>,
+}
+
+/// Whose turn it is among messages that wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Somebody waits for it: a password reset, an alarm.
+    High,
+    /// Most mail.
+    #[default]
+    Normal,
+    /// Newsletters and reports, which can wait.
+    Bulk,
+}
+
+impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Bulk];
+
+    /// The name, as in the config.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Bulk => "bulk",
+        }
+    }
+
+    /// The priority of that name, in any case of letters.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }

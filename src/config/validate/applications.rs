@@ -116,6 +116,7 @@ impl Checker<'_, '_> {
             networks,
             senders: self.senders(name, written),
             rate: written.rate,
+            may_set_priority: written.may_set_priority,
             owner: self.owner(name, written),
             max_message_size: written.max_message_size.map(|size| size.0),
             max_recipients: written.max_recipients,

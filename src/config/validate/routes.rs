@@ -53,6 +53,10 @@ impl Checker<'_, '_> {
                 raw_only: route.raw_only,
                 break_signatures: route.break_signatures,
                 rewrite,
+                priority: route.priority,
+                retry: route.retry.as_ref().map(|retry| self.retry(&setting!["route", index, "retry"], retry)),
+                expire_after: route.expire_after.map(|after| after.0),
+                reserve: route.limits.reserve,
             });
         }
         self.route_names(routes);

@@ -32,7 +32,17 @@ async fn doubt_from_before_handovers_had_numbers_is_held_and_keeps_nobody_else_b
         node.store(Arc::clone(&message), true).await.unwrap();
         // As a schema has it that did not tell handovers apart.
         let changes = vec![(RecipientIndex(in_doubt), RecipientState::InDoubt("test.a".into()), String::new())];
-        node.settle(Settlement { id: message.id, changes, attempts: 1, due: now, notification: None }).await.unwrap();
+        node.settle(Settlement {
+            id: message.id,
+            changes,
+            attempts: 1,
+            due: now,
+            notifications: Vec::new(),
+            warned: false,
+            journal: Vec::new(),
+        })
+        .await
+        .unwrap();
         bench.pass(200).await;
         let told: Vec<Vec<String>> = a.asked.lock().iter().map(|(_, _, to)| to.clone()).collect();
         assert_eq!(told, [[format!("r{}@z.example", 1 - in_doubt)]], "the one who was not asked for yet, alone");

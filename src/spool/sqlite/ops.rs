@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex, Returned};
+use postrider_providers::contract::{Body, Message, MessageId, Priority, ProviderName, RecipientIndex, Returned};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::Fault;
+use super::notes;
 use super::record::{body_type_text, millis, millis_up, state_columns};
 use super::writer::{Op, Work, remove_body};
 use crate::spool::{Recovered, Settlement, SpoolError, handover};
@@ -74,8 +75,8 @@ fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path)
     let inserted = db
         .prepare_cached(
             "INSERT INTO messages (id, received, reverse_path, body_type, smtputf8, size, body_file, due, owner, \
-             returned, envelope_id, application, client) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?2, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
+             returned, envelope_id, application, client, message_id, priority) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?2, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             id.as_bytes(),
@@ -90,6 +91,8 @@ fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path)
             message.envelope.envelope_id.as_deref(),
             message.origin.application.as_deref(),
             message.origin.client.map(|client| client.to_string()),
+            message.origin.message_id.as_deref(),
+            message.origin.priority.map(Priority::as_str),
         ])?;
     if inserted == 0 {
         return refused(format!("message {id} is stored already; every message needs an id of its own"));
@@ -210,7 +213,7 @@ impl Op for Settle {
     type Answer = ();
 
     fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
-        let Settlement { id, changes, attempts, due, notification } = &self.settlement;
+        let Settlement { id, changes, attempts, due, notifications, warned, journal } = &self.settlement;
         let body_file = leased(work.db, *id, self.node)?;
         let mut states = states(work.db, *id)?;
         for (RecipientIndex(position), state, _) in changes {
@@ -225,8 +228,11 @@ impl Op for Settle {
             }
         }
         // First, because it is the only thing left that can be refused.
-        if let Some(notification) = notification {
+        for notification in notifications {
             insert(work.db, notification, None, &self.bodies)?;
+        }
+        for record in journal {
+            notes::append(work.db, record)?;
         }
         // Without rows of recipients, something is wrong with the record, and nothing may disappear.
         if !states.is_empty() && states.iter().all(|state| matches!(state.as_str(), "relayed" | "bounced" | "expired")) {
@@ -236,11 +242,9 @@ impl Op for Settle {
         }
         self.update_recipients(work.db)?;
         let open = states.iter().any(|state| matches!(state.as_str(), "pending" | "in_doubt"));
-        work.db.prepare_cached("UPDATE messages SET owner = NULL, attempts = ?2, due = ?3 WHERE id = ?1")?.execute(params![
-            id.as_bytes(),
-            attempts,
-            open.then(|| millis_up(*due))
-        ])?;
+        work.db
+            .prepare_cached("UPDATE messages SET owner = NULL, attempts = ?2, due = ?3, warned = ?4 WHERE id = ?1")?
+            .execute(params![id.as_bytes(), attempts, open.then(|| millis_up(*due)), warned])?;
         Ok(())
     }
 }
@@ -249,14 +253,16 @@ impl Settle {
     fn update_recipients(&self, db: &Connection) -> rusqlite::Result<()> {
         let id = self.settlement.id;
         let mut change = db.prepare_cached(
-            "UPDATE recipients SET state = ?3, provider = ?4, diagnostic = ?5, asked = NULL WHERE message = ?1 AND position = ?2",
+            "UPDATE recipients SET state = ?3, provider = ?4, diagnostic = ?5, last_provider = coalesce(asked, last_provider), asked = NULL \
+             WHERE message = ?1 AND position = ?2",
         )?;
         for (RecipientIndex(position), state, words) in &self.settlement.changes {
             let (state, provider) = state_columns(state);
             change.execute(params![id.as_bytes(), position, state, provider, words])?;
         }
         // Whoever was asked about the others did not get them.
-        db.prepare_cached("UPDATE recipients SET asked = NULL WHERE message = ?1 AND asked IS NOT NULL")?.execute([id.as_bytes()])?;
+        db.prepare_cached("UPDATE recipients SET last_provider = asked, asked = NULL WHERE message = ?1 AND asked IS NOT NULL")?
+            .execute([id.as_bytes()])?;
         Ok(())
     }
 }

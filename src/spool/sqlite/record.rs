@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use postrider_providers::contract::{
-    Address, Body, BodyType, Envelope, Message, MessageId, Notify, Origin, OriginalRecipient, ProviderName, Recipient, Returned,
+    Address, Body, BodyType, Envelope, Message, MessageId, Notify, Origin, OriginalRecipient, Priority, ProviderName, Recipient, Returned,
     ReversePath, xtext,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error;
-use crate::spool::{RecipientState, SpoolError, Stored};
+use crate::spool::{Handling, RecipientState, SpoolError, Stored};
 
 /// Why a record was not read.
 pub(super) enum Unread {
@@ -61,6 +61,7 @@ pub(super) fn state_columns(state: &RecipientState) -> (&'static str, Option<&st
         RecipientState::Relayed => ("relayed", None),
         RecipientState::Bounced => ("bounced", None),
         RecipientState::Expired => ("expired", None),
+        RecipientState::Dead => ("dead", None),
     }
 }
 
@@ -74,6 +75,7 @@ pub(super) fn parse_state(state: &str, provider: Option<&str>) -> Result<Recipie
         ("relayed", _) => Ok(RecipientState::Relayed),
         ("bounced", _) => Ok(RecipientState::Bounced),
         ("expired", _) => Ok(RecipientState::Expired),
+        ("dead", _) => Ok(RecipientState::Dead),
         ("in_doubt" | "held", None) => Err(format!("the state '{state}' needs a provider")),
         _ => Err(format!("'{state}' is no state of a recipient")),
     }
@@ -82,8 +84,8 @@ pub(super) fn parse_state(state: &str, provider: Option<&str>) -> Result<Recipie
 /// Reads a whole message and checks that it is what was written.
 pub(super) fn load(db: &Connection, bodies: &Path, id: MessageId) -> Result<Stored, Unread> {
     let mut statement = db.prepare_cached(
-        "SELECT received, reverse_path, body_type, smtputf8, size, body_file, attempts, returned, envelope_id, application, client \
-         FROM messages WHERE id = ?1",
+        "SELECT received, reverse_path, body_type, smtputf8, size, body_file, attempts, returned, envelope_id, application, client, \
+         message_id, priority, idle, warned, rerouted FROM messages WHERE id = ?1",
     )?;
     let row = statement.query_row([id.as_bytes()], MessageRow::read)?;
     let reverse_path = match &row.reverse_path {
@@ -106,10 +108,16 @@ pub(super) fn load(db: &Connection, bodies: &Path, id: MessageId) -> Result<Stor
     }
     let envelope_id = row.envelope_id.map(Arc::from);
     let client = row.client.as_deref().map(|text| known(text, text.parse().ok(), "IP address")).transpose()?;
-    let origin = Origin { application: row.application.map(Arc::from), client };
+    let priority = row.priority.as_deref().map(|text| known(text, Priority::parse(text), "priority")).transpose()?;
+    let origin = Origin { application: row.application.map(Arc::from), client, message_id: row.message_id.map(Arc::from), priority };
     let envelope = Envelope { reverse_path, recipients, body_type, smtputf8: row.smtputf8, returned, envelope_id };
     let message = Message { id, received: from_millis(row.received), origin, envelope, body };
-    Ok(Stored { message: Arc::new(message), recipients: states, handovers, attempts: row.attempts })
+    let handling = Handling {
+        idle: Duration::from_millis(u64::try_from(row.idle).unwrap_or(0)),
+        warned: row.warned,
+        rerouted: row.rerouted.map(Arc::from),
+    };
+    Ok(Stored { message: Arc::new(message), recipients: states, handovers, attempts: row.attempts, handling })
 }
 
 struct MessageRow {
@@ -124,6 +132,11 @@ struct MessageRow {
     envelope_id: Option<String>,
     application: Option<String>,
     client: Option<String>,
+    message_id: Option<String>,
+    priority: Option<String>,
+    idle: i64,
+    warned: bool,
+    rerouted: Option<String>,
 }
 
 impl MessageRow {
@@ -140,6 +153,11 @@ impl MessageRow {
             envelope_id: row.get(8)?,
             application: row.get(9)?,
             client: row.get(10)?,
+            message_id: row.get(11)?,
+            priority: row.get(12)?,
+            idle: row.get(13)?,
+            warned: row.get(14)?,
+            rerouted: row.get(15)?,
         })
     }
 }

@@ -8,7 +8,8 @@ use super::error;
 use crate::spool::SpoolError;
 
 /// The steps from an empty database to the newest schema. Only ever add to them.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001.sql"), include_str!("schema/0002.sql"), include_str!("schema/0003.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema/0001.sql"), include_str!("schema/0002.sql"), include_str!("schema/0003.sql"), include_str!("schema/0004.sql")];
 
 /// Marks the database as ours (`PRAGMA application_id`): "Post".
 const APPLICATION_ID: i64 = 0x506f_7374;

@@ -13,6 +13,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::{self, Fault};
+use super::notes::Forgotten;
 use super::reserve::Reserve;
 use super::schema;
 use super::worker::{Read, Worker};
@@ -113,6 +114,8 @@ pub(super) struct Writer {
     pub(super) db: Connection,
     pub(super) path: PathBuf,
     pub(super) limits: Limits,
+    /// What the history has taken over.
+    pub(super) forgotten: Forgotten,
     /// Removes files, which may take its time, in the thread of the read connection.
     pub(super) reader: Option<mpsc::WeakUnboundedSender<Read>>,
     pub(super) reserve: Reserve,
@@ -220,7 +223,9 @@ impl Writer {
         let unlink = work.unlink;
         let limits = self.limits.lock().clone();
         save_limits(&tx, &limits)?;
+        let forgotten = self.forgotten.apply(&tx)?;
         tx.commit()?;
+        self.forgotten.done(forgotten);
         if !limits.is_empty() {
             self.limits.lock().retain(|key, tat| limits.get(key) != Some(tat));
         }
@@ -315,7 +320,15 @@ mod tests {
         let reserve = Reserve::find(dir.path().join("reserve"), 0);
         // A connection that cannot write stands for a disk that cannot.
         let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-        let writer = Writer { db, path: path.clone(), limits: Limits::default(), reader: None, reserve, broken: false };
+        let writer = Writer {
+            db,
+            path: path.clone(),
+            limits: Limits::default(),
+            forgotten: Forgotten::default(),
+            reader: None,
+            reserve,
+            broken: false,
+        };
         let worker = Worker::start("test", move |jobs| writer.run(jobs)).unwrap();
         let failed = worker.write(Note).await;
         assert!(matches!(failed, Err(SpoolError::Unavailable(_))), "{failed:?}");

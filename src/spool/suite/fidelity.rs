@@ -94,7 +94,8 @@ pub(crate) async fn what_was_asked_about_notifications_and_who_asked_comes_back(
             message.envelope.recipients = recipients.to_vec();
             message.envelope.returned = returned;
             message.envelope.envelope_id = envelope_id.map(Arc::from);
-            message.origin = Origin { application: application.map(Arc::from), client: client.map(|text| text.parse().unwrap()) };
+            message.origin =
+                Origin { application: application.map(Arc::from), client: client.map(|text| text.parse().unwrap()), ..Origin::default() };
             message
         })
         .collect();

@@ -171,19 +171,7 @@ async fn a_client_that_does_not_read_its_replies_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn an_application_hears_when_it_has_too_many_connections() {
-    let application = crate::config::Application {
-        name: "erp".into(),
-        passwords: Vec::new(),
-        networks: Vec::new(),
-        senders: Vec::new(),
-        rate: None,
-        owner: None,
-        max_message_size: None,
-        max_recipients: None,
-        max_connections: Some(1),
-        disabled: false,
-        tolerance: Default::default(),
-    };
+    let application = crate::config::Application { max_connections: Some(1), ..crate::config::Application::named("erp".into()) };
     let gate = gate();
     let sessions = Arc::new(crate::smtp::Sessions::default());
     let connect = || {

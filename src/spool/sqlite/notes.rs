@@ -1,0 +1,88 @@
+//! What has to survive a restart and is no message, and what is on its way into the history.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::{Connection, params};
+
+use super::error::Fault;
+use super::writer::{Op, Work};
+
+/// Keeps a value, or forgets it.
+pub(super) struct Remember {
+    pub(super) key: String,
+    pub(super) value: Option<String>,
+}
+
+impl Op for Remember {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        match &self.value {
+            Some(value) => work
+                .db
+                .prepare_cached("INSERT INTO notes (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")?
+                .execute(params![self.key, value])?,
+            None => work.db.prepare_cached("DELETE FROM notes WHERE key = ?1")?.execute([&self.key])?,
+        };
+        Ok(())
+    }
+}
+
+/// The values under keys that begin with `prefix`.
+pub(super) fn recall(db: &Connection, prefix: &str) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut notes = db.prepare_cached("SELECT key, value FROM notes WHERE key >= ?1 AND substr(key, 1, length(?1)) = ?1 ORDER BY key")?;
+    notes.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Adds a record to the journal.
+pub(super) struct Note {
+    pub(super) record: String,
+}
+
+impl Op for Note {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        append(work.db, &self.record)?;
+        Ok(())
+    }
+}
+
+/// Adds a record to the journal, in a transaction that is open.
+pub(super) fn append(db: &Connection, record: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT INTO journal (record) VALUES (?1)")?.execute([record]).map(drop)
+}
+
+/// The oldest records of the journal.
+pub(super) fn journal(db: &Connection, limit: usize) -> rusqlite::Result<Vec<(u64, String)>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut records = db.prepare_cached("SELECT seq, record FROM journal ORDER BY seq LIMIT ?1")?;
+    records.query_map([limit], |row| Ok((u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0), row.get(1)?)))?.collect()
+}
+
+/// How far the journal is no longer needed; 0 when nothing waits to be forgotten.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Forgotten(Arc<AtomicU64>);
+
+impl Forgotten {
+    /// Lets the next commit forget everything up to and including `last`.
+    pub(super) fn up_to(&self, last: u64) {
+        self.0.fetch_max(last, Ordering::Relaxed);
+    }
+
+    /// Forgets it in the open transaction; says how far, to be told to [`Forgotten::done`] once that is
+    /// committed.
+    pub(super) fn apply(&self, db: &Connection) -> rusqlite::Result<u64> {
+        let last = self.0.load(Ordering::Relaxed);
+        if last > 0 {
+            db.prepare_cached("DELETE FROM journal WHERE seq <= ?1")?.execute([i64::try_from(last).unwrap_or(i64::MAX)])?;
+        }
+        Ok(last)
+    }
+
+    pub(super) fn done(&self, last: u64) {
+        // If more has come meanwhile, it stays.
+        let _ = self.0.compare_exchange(last, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}

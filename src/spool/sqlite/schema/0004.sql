@@ -1,0 +1,36 @@
+-- Lanes, a person's decisions, and what is on its way into the history.
+
+-- Where mail waits: the next message is taken from each lane in turn. Lane 0 is mail that was stored before
+-- there were lanes.
+CREATE TABLE lanes (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    priority TEXT    NOT NULL,  -- 'high', 'normal', 'bulk'
+    route    TEXT    NOT NULL,  -- of the first recipient, when the message was put there; '' for none
+    domain   TEXT    NOT NULL,  -- of the reverse-path; '' for the null one
+    UNIQUE (priority, route, domain)
+) STRICT;
+
+ALTER TABLE messages ADD COLUMN lane INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE messages ADD COLUMN message_id TEXT;                  -- the Message-ID, without angle brackets
+ALTER TABLE messages ADD COLUMN priority TEXT;                    -- as its application said; NULL: its route decides
+ALTER TABLE messages ADD COLUMN idle INTEGER NOT NULL DEFAULT 0;  -- milliseconds that a person held it, which do not age it
+ALTER TABLE messages ADD COLUMN held_at INTEGER;                  -- since when a person holds it; NULL: nobody does
+ALTER TABLE messages ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;  -- 1: the sender was told that it waits
+ALTER TABLE messages ADD COLUMN rerouted TEXT;                    -- the route that a person has chosen for it
+
+ALTER TABLE recipients ADD COLUMN last_provider TEXT;             -- who was asked last
+
+DROP INDEX messages_waiting;
+CREATE INDEX messages_waiting ON messages (lane, due) WHERE owner IS NULL AND due IS NOT NULL;
+
+-- What has to survive a restart and is no message: circuits, holds, pins, refused senders. The values are JSON.
+CREATE TABLE notes (
+    key   TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What happened and is not in the history yet, in order; JSON. Written with what it tells of.
+CREATE TABLE journal (
+    seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+    record TEXT    NOT NULL
+) STRICT;

@@ -20,8 +20,9 @@ use crate::queue::{self, Queue, RetrySchedule};
 use crate::route::Router;
 use crate::smtp::census::{Census, Habit};
 use crate::smtp::{self, Door, FrontEnd, Sessions};
-use crate::spool::sqlite::{self, SqliteSpool};
+use crate::spool::sqlite::{self, Committed, SqliteSpool};
 use crate::spool::{Spool, SpoolCounts, SpoolError};
+use crate::telemetry::metrics::Metrics;
 use crate::tls::{CertificateStore, Looked, TlsError};
 
 /// How long open sessions get to finish the message they are in.
@@ -98,10 +99,16 @@ impl Gateway<SqliteSpool> {
         for caution in cautions(config, &connected) {
             warn!("{caution}");
         }
-        let settings = sqlite::Settings { inline_max: config.queue.inline_max, ..sqlite::Settings::new(&config.server.data_dir) };
+        let metrics = Metrics::new();
+        let told = metrics.clone();
+        let settings = sqlite::Settings {
+            inline_max: config.queue.inline_max,
+            committed: Some(Committed(Arc::new(move |jobs, took| told.committed(jobs, took)))),
+            ..sqlite::Settings::new(&config.server.data_dir)
+        };
         let (spool, recovered) = SqliteSpool::open(settings).await?;
         queue::report(&recovered);
-        Self::start_with(config, spool, connected, Clock::system()).await
+        Self::start_metered(config, spool, connected, Clock::system(), metrics).await
     }
 }
 
@@ -111,7 +118,17 @@ impl<S: Spool> Gateway<S> {
     /// # Errors
     /// When a listener cannot be bound or the spool cannot be read.
     pub async fn start_with(config: &Config, spool: S, connected: Vec<Connected>, clock: Clock) -> Result<Self, StartError> {
-        let queue = Queue::new(spool, queue_settings(config), clock);
+        Self::start_metered(config, spool, connected, clock, Metrics::new()).await
+    }
+
+    async fn start_metered(
+        config: &Config,
+        spool: S,
+        connected: Vec<Connected>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, StartError> {
+        let queue = Queue::new(spool, queue::Settings { metrics, ..queue_settings(config) }, clock);
         let router = Arc::new(Router::new(config.routes.clone()).with_providers(&connected));
 
         let mut endpoints = Vec::new();

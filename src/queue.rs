@@ -14,6 +14,7 @@
 mod conclusion;
 mod feeder;
 pub mod lease;
+mod metered;
 pub mod retry;
 mod window;
 
@@ -30,6 +31,7 @@ pub use window::WaitReason;
 
 use crate::clock::Clock;
 use crate::spool::{Spool, SpoolCounts, SpoolError, Stored};
+use crate::telemetry::metrics::Metrics;
 use window::Window;
 
 /// How the queue behaves.
@@ -45,6 +47,8 @@ pub struct Settings {
     pub lease: Duration,
     /// This host, for notifications.
     pub hostname: String,
+    /// What is counted and timed.
+    pub metrics: Metrics,
 }
 
 impl Default for Settings {
@@ -55,6 +59,7 @@ impl Default for Settings {
             window_octets: 64 << 20,
             lease: Duration::from_secs(60),
             hostname: "localhost".to_owned(),
+            metrics: Metrics::new(),
         }
     }
 }
@@ -150,6 +155,12 @@ impl<S: Spool> Queue<S> {
     #[must_use]
     pub fn is_expired(&self, received: std::time::SystemTime) -> bool {
         self.0.settings.retry.is_expired(received, self.0.clock.now())
+    }
+
+    /// What is counted and timed, here and wherever the queue is known.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.settings.metrics
     }
 
     /// The queue's clock.

@@ -3,6 +3,7 @@
 //! Levels go by consequence. ERROR: somebody must act, or a message will not arrive. WARN: nothing is
 //! lost, and the gateway deals with it. INFO: what happened to each message. DEBUG: why.
 
+pub mod metrics;
 mod seldom;
 
 use std::io::IsTerminal as _;

@@ -1,4 +1,4 @@
-//! Outermost: one log event for each try that reached a provider and did not simply succeed.
+//! Outermost: a log event for each try that reached a provider and did not simply succeed, and the meters.
 
 use std::task::{Context, Poll};
 
@@ -9,23 +9,33 @@ use tower::{Layer, Service};
 use tracing::{debug, error, info, warn};
 
 use super::transport::{Refusal, Try};
+use crate::telemetry::metrics::Metrics;
 
 /// Puts a log event behind each try.
 #[derive(Debug, Clone)]
 pub(super) struct ObserveLayer {
     name: ProviderName,
+    metrics: Metrics,
 }
 
 /// A service whose answers are logged.
 #[derive(Debug, Clone)]
 pub(super) struct Observe<T> {
     name: ProviderName,
+    metrics: Metrics,
     inner: T,
 }
 
+/// The verdict of a report: the one of all, or "mixed".
+fn told(report: &Report) -> &'static str {
+    let mut names = report.outcomes.iter().map(|(_, outcome)| outcome.name());
+    let Some(first) = names.next() else { return "none" };
+    if names.all(|name| name == first) { first } else { "mixed" }
+}
+
 impl ObserveLayer {
-    pub(super) fn new(name: ProviderName) -> Self {
-        Self { name }
+    pub(super) fn new(name: ProviderName, metrics: Metrics) -> Self {
+        Self { name, metrics }
     }
 }
 
@@ -33,7 +43,7 @@ impl<T> Layer<T> for ObserveLayer {
     type Service = Observe<T>;
 
     fn layer(&self, inner: T) -> Observe<T> {
-        Observe { name: self.name.clone(), inner }
+        Observe { name: self.name.clone(), metrics: self.metrics.clone(), inner }
     }
 }
 
@@ -52,10 +62,17 @@ where
 
     fn call(&mut self, request: Try) -> Self::Future {
         let (id, number, provider, start) = (request.attempt.message.id, request.attempt.number, self.name.clone(), Instant::now());
+        let metrics = self.metrics.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
             let elapsed_ms = start.elapsed().as_millis();
+            match &answer {
+                Ok(report) => metrics.asked(provider.as_str(), told(report), start.elapsed()),
+                Err(Refusal::Failed(failure)) => metrics.asked(provider.as_str(), failure.name(), start.elapsed()),
+                // Nobody was asked.
+                Err(Refusal::CircuitOpen { .. } | Refusal::Limited { .. } | Refusal::Spool(_)) => {}
+            }
             match &answer {
                 Ok(report) => {
                     for (index, outcome) in &report.outcomes {

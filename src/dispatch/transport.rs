@@ -118,7 +118,7 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
     let waiting = queue.clone();
     let transport = ServiceBuilder::new()
         // Sees every try, those that the other guards refuse included.
-        .layer(ObserveLayer::new(name.clone()))
+        .layer(ObserveLayer::new(name.clone(), queue.metrics().clone()))
         // Next, so that a provider that is down costs neither a permit nor a token.
         .layer(BreakerLayer(circuit.clone()))
         // Before the rate: a permit can be given back, a token cannot.

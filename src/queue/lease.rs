@@ -9,6 +9,7 @@ use tracing::{error, info};
 
 use super::Queue;
 use super::conclusion::conclude;
+use super::metered::Brought;
 use super::window::{Entry, WaitReason};
 use crate::spool::{Spool, SpoolError, Stored};
 
@@ -130,9 +131,11 @@ impl<S: Spool> Lease<S> {
     /// are one transaction. `asked`: whether any provider was asked, which makes it an attempt.
     pub async fn settle(mut self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, retry_at: Option<SystemTime>) {
         let shared = Arc::clone(&self.queue.0);
+        let brought = Brought::of(&dispositions);
         let settled = conclude(&shared.spool, self.stored(), &shared.settings, shared.clock.now(), dispositions, asked, retry_at).await;
         let notified = !settled.notifications.is_empty();
         durably(|| shared.spool.settle(settled.clone()), "settled").await;
+        brought.count(&shared.settings.metrics, self.message(), "", &settled, asked);
         self.entry = None;
         if notified || settled.changes.iter().any(|(_, state, _)| state.is_open()) {
             shared.poke.notify_one();

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use bytes::BytesMut;
 use postrider_providers::contract::{Envelope, Message, MessageId};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::carriage;
@@ -102,6 +103,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
     pub(super) async fn accept(&mut self, incoming: Incoming<S::Sink>) -> Reply {
         let Incoming { id, received, greeting, envelope, content } = incoming;
         let front_end = Arc::clone(&self.front_end);
+        let complete = Instant::now();
         let mut content = content.end().await;
         if let Some((signature, size)) = content.signature()
             && let Err(refusal) = carriage::keep(&front_end.router, &self.origin(), &envelope, size, signature)
@@ -112,6 +114,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
             Ok(finished) => finished,
             Err(refusal) => {
                 info!(client = %self.client.address, from = %envelope.reverse_path, reply = %refusal, "message refused");
+                front_end.queue.metrics().refused(refusal.code());
                 return refusal;
             }
         };
@@ -119,6 +122,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         match front_end.queue.submit(Arc::clone(&message)).await {
             Ok(()) => {
                 self.errors = 0;
+                front_end.queue.metrics().accepted(message.origin.application.as_ref(), finished.octets, complete.elapsed());
                 self.put_up_with(&finished.oddities);
                 let recipients = &message.envelope.recipients;
                 info!(

@@ -50,13 +50,25 @@ pub struct Settings {
     /// How much memory the bodies that have arrived and not left it yet may take together, in octets,
     /// beyond 16 KiB for each; a body that finds none left goes to its file early.
     pub memory_max: usize,
+    /// Told of each commit: how many writes it carried, and how long it took.
+    pub committed: Option<Committed>,
+}
+
+/// Hears of commits, in the writer's thread.
+#[derive(Clone)]
+pub struct Committed(pub Arc<dyn Fn(usize, Duration) + Send + Sync>);
+
+impl std::fmt::Debug for Committed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Committed")
+    }
 }
 
 impl Settings {
     /// The usual settings for a directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), inline_max: 256 * 1024, reserve: 32 * 1024 * 1024, memory_max: 48 * 1024 * 1024 }
+        Self { data_dir: data_dir.into(), inline_max: 256 * 1024, reserve: 32 * 1024 * 1024, memory_max: 48 * 1024 * 1024, committed: None }
     }
 }
 
@@ -129,6 +141,7 @@ impl SqliteSpool {
             reader: reader.weak(),
             reserve,
             broken: false,
+            committed: settings.committed,
         };
         let writer = Worker::start("spool-write", move |jobs| writer.run(jobs)).map_err(start)?;
         let shared = Shared {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
+use super::Committed;
 use super::error::{self, Fault};
 use super::notes::Forgotten;
 use super::reserve::Reserve;
@@ -121,6 +123,8 @@ pub(super) struct Writer {
     pub(super) reserve: Reserve,
     /// The storage failed; nothing is taken until it has been proved again.
     pub(super) broken: bool,
+    /// Told of each commit.
+    pub(super) committed: Option<Committed>,
 }
 
 impl Writer {
@@ -215,6 +219,7 @@ impl Writer {
 
     /// Runs the jobs and commits them, all or none.
     fn transact(&mut self, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+        let (start, count) = (Instant::now(), jobs.len());
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut work = Work { db: &tx, unlink: Vec::new() };
         for job in jobs {
@@ -226,6 +231,9 @@ impl Writer {
         let forgotten = self.forgotten.apply(&tx)?;
         tx.commit()?;
         self.forgotten.done(forgotten);
+        if let Some(Committed(told)) = &self.committed {
+            told(count, start.elapsed());
+        }
         if !limits.is_empty() {
             self.limits.lock().retain(|key, tat| limits.get(key) != Some(tat));
         }
@@ -327,6 +335,7 @@ mod tests {
             forgotten: Forgotten::default(),
             reader: None,
             reserve,
+            committed: None,
             broken: false,
         };
         let worker = Worker::start("test", move |jobs| writer.run(jobs)).unwrap();

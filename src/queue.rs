@@ -15,6 +15,7 @@ mod conclusion;
 mod feeder;
 pub mod lease;
 mod metered;
+mod operate;
 pub mod retry;
 mod window;
 
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use feeder::report;
 pub use lease::{Disposition, Lease};
+pub use operate::{Found, JobId, JobState, Progress};
 pub use retry::RetrySchedule;
 pub use window::WaitReason;
 

@@ -8,6 +8,7 @@
 mod accounts;
 pub mod breaker;
 mod concurrency;
+pub mod control;
 mod doubt;
 mod failover;
 mod intent;
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 pub use breaker::{Circuit, CircuitState};
+pub use control::{Command, ControlError, ProviderStatus, Subject};
 pub use transport::{Guarded, Refusal, Transport, Try};
 
 use crate::config::{Failover, Rewrite};

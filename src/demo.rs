@@ -16,7 +16,6 @@ use postrider_providers::contract::MessageId;
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Secrets};
-use crate::dispatch::CircuitState;
 use crate::gateway::Gateway;
 use crate::sandbox::{SandboxSes, SandboxSmarthost, SesSettings, SmarthostMode, SmarthostSettings};
 use screen::{Row, Screen};
@@ -145,11 +144,7 @@ impl Stage {
         ];
         let mut rows = Vec::new();
         for (name, circuit) in self.gateway.circuits() {
-            let state = match circuit.state() {
-                CircuitState::Closed { .. } => "closed",
-                CircuitState::Open { .. } => "open",
-                CircuitState::HalfOpen { .. } => "half-open",
-            };
+            let state = circuit.state().name();
             let known = self.circuits.iter_mut().find(|(known, _)| known == name.as_str());
             match known {
                 Some((_, last)) if *last != state => {

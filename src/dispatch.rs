@@ -12,11 +12,13 @@ pub mod control;
 mod doubt;
 mod failover;
 mod intent;
+mod notebook;
 mod observe;
 pub mod rate;
 mod rewrite;
 mod suitable;
 mod transport;
+mod vitals;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use crate::config::{Failover, Rewrite};
 use crate::queue::{Lease, Queue};
 use crate::route::Router;
 use crate::spool::Spool;
+use notebook::Notebook;
 use rate::{KeyedLimits, ProviderLimits, SenderLimits};
 
 /// Messages that may be in the hands of dispatch at the same time, over all providers. Each holds
@@ -65,20 +68,25 @@ pub struct Dispatcher<S: Spool> {
     sender_limits: SenderLimits,
     /// Limits on sending domains of a route, by the route's name.
     route_limits: HashMap<Arc<str>, KeyedLimits>,
+    /// What a restart should not forget.
+    notebook: Notebook,
 }
 
 impl<S: Spool> Dispatcher<S> {
     /// Puts the guards around each provider.
     #[must_use]
     pub fn new(queue: Queue<S>, router: Arc<Router>, endpoints: Vec<Endpoint>, failover: &Failover, sender_limits: SenderLimits) -> Self {
-        let transports =
-            endpoints.into_iter().map(|endpoint| (endpoint.connected.name.clone(), transport::guard(endpoint, failover, &queue))).collect();
+        let notebook = Notebook::default();
+        let transports = endpoints
+            .into_iter()
+            .map(|endpoint| (endpoint.connected.name.clone(), transport::guard(endpoint, failover, &queue, &notebook)))
+            .collect();
         let route_limits = router
             .routes()
             .iter()
             .filter_map(|route| Some((route.name.clone(), KeyedLimits::of_route(&route.name, route.per_sending_domain?))))
             .collect();
-        Self { queue, router, transports, sender_limits, route_limits }
+        Self { queue, router, transports, sender_limits, route_limits, notebook }
     }
 
     /// The circuits, to be looked at.

@@ -1,5 +1,6 @@
 //! Outermost: a log event for each try that reached a provider and did not simply succeed, and the meters.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
@@ -10,12 +11,14 @@ use tracing::{debug, error, info, warn};
 
 use super::transport::{Refusal, Try};
 use crate::telemetry::metrics::Metrics;
+use super::vitals::Vitals;
 
 /// Puts a log event behind each try.
 #[derive(Debug, Clone)]
 pub(super) struct ObserveLayer {
     name: ProviderName,
     metrics: Metrics,
+    vitals: Arc<Vitals>,
 }
 
 /// A service whose answers are logged.
@@ -23,6 +26,7 @@ pub(super) struct ObserveLayer {
 pub(super) struct Observe<T> {
     name: ProviderName,
     metrics: Metrics,
+    vitals: Arc<Vitals>,
     inner: T,
 }
 
@@ -34,8 +38,8 @@ fn told(report: &Report) -> &'static str {
 }
 
 impl ObserveLayer {
-    pub(super) fn new(name: ProviderName, metrics: Metrics) -> Self {
-        Self { name, metrics }
+    pub(super) fn new(name: ProviderName, vitals: Arc<Vitals>, metrics: Metrics) -> Self {
+        Self { name, vitals, metrics }
     }
 }
 
@@ -43,7 +47,7 @@ impl<T> Layer<T> for ObserveLayer {
     type Service = Observe<T>;
 
     fn layer(&self, inner: T) -> Observe<T> {
-        Observe { name: self.name.clone(), metrics: self.metrics.clone(), inner }
+        Observe { name: self.name.clone(), vitals: Arc::clone(&self.vitals), metrics: self.metrics.clone(), inner }
     }
 }
 
@@ -63,9 +67,11 @@ where
     fn call(&mut self, request: Try) -> Self::Future {
         let (id, number, provider, start) = (request.attempt.message.id, request.attempt.number, self.name.clone(), Instant::now());
         let metrics = self.metrics.clone();
+        let under_way = Vitals::begin(&self.vitals);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
+            under_way.end(&answer);
             let elapsed_ms = start.elapsed().as_millis();
             match &answer {
                 Ok(report) => metrics.asked(provider.as_str(), told(report), start.elapsed()),

@@ -15,8 +15,10 @@ use super::Endpoint;
 use super::breaker::{BreakerLayer, Circuit};
 use super::concurrency::ConcurrencyLayer;
 use super::intent::IntentLayer;
+use super::notebook::Notebook;
 use super::observe::ObserveLayer;
 use super::rate::{ProviderLimits, RateLayer};
+use super::vitals::Vitals;
 use crate::config::{Failover, Rewrite};
 use crate::queue::{Queue, WaitReason};
 use crate::spool::{Spool, SpoolError};
@@ -80,6 +82,8 @@ pub struct Guarded {
     pub rewrite: Option<Arc<Rewrite>>,
     /// Its circuit.
     pub circuit: Circuit,
+    /// How it is doing.
+    pub(super) vitals: Arc<Vitals>,
     /// The stack.
     pub transport: Transport,
 }
@@ -110,15 +114,17 @@ impl Guarded {
 }
 
 /// Builds the stack around one provider, outermost guard first.
-pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Queue<S>) -> Guarded {
+pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Queue<S>, notebook: &Notebook) -> Guarded {
     let Endpoint { connected, limits, concurrency, rewrite } = endpoint;
     let name = connected.name.clone();
     let limits = Arc::new(limits);
-    let circuit = Circuit::new(name.clone(), failover.of(&name));
-    let waiting = queue.clone();
+    let (waiting, woken) = (queue.clone(), queue.clone());
+    let wake = Arc::new(move |reason: &WaitReason, count| woken.wake(reason, count));
+    let circuit = Circuit::new(name.clone(), failover.of(&name), concurrency, queue.clock(), notebook.clone(), wake);
+    let vitals = Arc::new(Vitals::new(concurrency, queue.clock()));
     let transport = ServiceBuilder::new()
         // Sees every try, those that the other guards refuse included.
-        .layer(ObserveLayer::new(name.clone(), queue.metrics().clone()))
+        .layer(ObserveLayer::new(name.clone(), Arc::clone(&vitals), queue.metrics().clone()))
         // Next, so that a provider that is down costs neither a permit nor a token.
         .layer(BreakerLayer(circuit.clone()))
         // Before the rate: a permit can be given back, a token cannot.
@@ -128,7 +134,7 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
         // Innermost: only what really goes to the provider is recorded as begun.
         .layer(IntentLayer::new(name))
         .service(ProviderService(Arc::clone(&connected.provider)));
-    Guarded { connected, limits, rewrite, circuit, transport: BoxCloneSyncService::new(transport) }
+    Guarded { connected, limits, rewrite, circuit, vitals, transport: BoxCloneSyncService::new(transport) }
 }
 
 /// The provider as a tower service.

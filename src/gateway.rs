@@ -7,11 +7,13 @@ use std::time::Duration;
 use postrider_providers::contract::{Connected, ContentForm, ProviderName};
 use postrider_providers::http::ContextError;
 use postrider_providers::registry::Context;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::access::Access;
+use crate::admin::{About, Admin, Order};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors, When};
 use crate::dispatch::rate::{ProviderLimits, SenderLimits};
@@ -35,6 +37,9 @@ const ATTEMPTS_GRACE: Duration = Duration::from_secs(15);
 /// How long the spool may take for its last commit.
 const SPOOL_GRACE: Duration = Duration::from_secs(3);
 
+/// How long requests to the admin API that are at hand get before that.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
+
 /// A running gateway.
 pub struct Gateway<S: Spool> {
     addresses: Vec<SocketAddr>,
@@ -42,9 +47,18 @@ pub struct Gateway<S: Spool> {
     circuits: Vec<(ProviderName, Circuit)>,
     certificates: Arc<CertificateStore>,
     census: Arc<Census>,
+    office: Option<Office>,
     doors: Task,
     attempts: Task,
     feeding: Task,
+}
+
+/// The admin API, as it runs.
+struct Office {
+    address: Option<SocketAddr>,
+    orders: mpsc::Receiver<Order>,
+    draining: CancellationToken,
+    task: Task,
 }
 
 /// Tasks with one switch.
@@ -76,6 +90,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The token of the admin API cannot be read.
+    #[error("the token of the admin API cannot be had: {0}")]
+    Token(String),
 }
 
 fn bind_hint(error: &std::io::Error) -> &'static str {
@@ -152,7 +169,8 @@ impl<S: Spool> Gateway<S> {
             let tls = if listener.certificates.is_empty() { None } else { Some(certificates.listener(&listener.certificates)?) };
             listeners.push((bound, Arc::new(Door { listener: listener.clone(), tls })));
         }
-        let addresses = listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect();
+        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect();
+        let office = config.admin.as_ref().map(|admin| Office::open(admin, config, &addresses, &queue, &dispatcher)).transpose()?;
 
         let census = Arc::new(Census::default());
         let front_end = Arc::new(FrontEnd {
@@ -173,13 +191,29 @@ impl<S: Spool> Gateway<S> {
         attempts.tasks.spawn(dispatcher.run(attempts.stop.clone(), ATTEMPTS_GRACE));
         let (fed, stop) = (queue.clone(), feeding.stop.clone());
         feeding.tasks.spawn(async move { fed.run(stop).await });
-        Ok(Self { addresses, queue, circuits, certificates, census, doors, attempts, feeding })
+        Ok(Self { addresses, queue, circuits, certificates, census, office, doors, attempts, feeding })
     }
 
     /// Where mail is taken, with the ports that the system chose.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where the admin API answers, if there is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.office.as_ref().and_then(|office| office.address)
+    }
+
+    /// Waits for what somebody orders by the admin API; without one, for ever.
+    pub async fn order(&mut self) -> Order {
+        if let Some(office) = &mut self.office
+            && let Some(order) = office.orders.recv().await
+        {
+            return order;
+        }
+        std::future::pending().await
     }
 
     /// Each provider's circuit.
@@ -211,8 +245,11 @@ impl<S: Spool> Gateway<S> {
     /// Stops accepting, lets sessions and attempts finish within a bounded time, gives leases back and
     /// closes the spool. What is still in the queue stays there.
     pub async fn drain(self) {
-        let Self { queue, census, mut doors, mut attempts, feeding, .. } = self;
+        let Self { queue, census, office, mut doors, mut attempts, feeding, .. } = self;
         info!("draining: no new mail is taken, attempts at hand are finished");
+        if let Some(office) = &office {
+            office.draining.cancel();
+        }
         // Sessions first: what they accept now is still stored.
         doors.stop.cancel();
         if tokio::time::timeout(SESSIONS_GRACE, doors.join()).await.is_err() {
@@ -222,12 +259,38 @@ impl<S: Spool> Gateway<S> {
         census.summarize();
         attempts.stop.cancel();
         attempts.join().await;
+        // It answers until the last attempt has ended, so that one can look at what is still at hand.
+        if let Some(mut office) = office {
+            office.task.stop.cancel();
+            let _ = tokio::time::timeout(ADMIN_GRACE, office.task.join()).await;
+        }
         feeding.stop.cancel();
         drop(feeding);
         match queue.spool().close(SPOOL_GRACE).await {
             Ok(()) => info!("drained"),
             Err(error) => error!(%error, "the spool did not close in order; the next start recovers what is in it"),
         }
+    }
+}
+
+impl Office {
+    /// Opens the API, and begins to answer.
+    fn open<S: Spool>(
+        settings: &crate::config::Admin,
+        config: &Config,
+        listeners: &[SocketAddr],
+        queue: &Queue<S>,
+        dispatcher: &Arc<Dispatcher<S>>,
+    ) -> Result<Self, StartError> {
+        let address = settings.bind;
+        let token = settings.token.as_ref().map(postrider_providers::settings::Secret::read).transpose().map_err(StartError::Token)?;
+        let listener = smtp::bind(address).map_err(|source| StartError::Bind { address, source })?;
+        let about = About { hostname: config.server.hostname.to_string(), listeners: listeners.to_vec() };
+        let (admin, orders) = Admin::new(about, queue.clone(), Arc::clone(dispatcher), token.as_deref());
+        let (draining, mut task) = (admin.draining(), Task::new());
+        let address = listener.local_addr().ok();
+        task.tasks.spawn(admin.serve(listener, task.stop.clone()));
+        Ok(Self { address, orders, draining, task })
     }
 }
 

@@ -77,6 +77,7 @@
 //! `examples/custom_provider.rs` does so with [`spool::memory::MemorySpool`] and a provider of its own.
 
 pub mod access;
+pub mod admin;
 pub mod bounce;
 pub mod cli;
 pub mod clock;

@@ -6,6 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::{Exit, fail};
+use crate::admin::Order;
 use crate::config::Config;
 use crate::gateway::{Gateway, StartError};
 use crate::telemetry;
@@ -24,7 +25,7 @@ pub(super) async fn run(path: &Path) -> Exit {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
         return fail(Exit::Unavailable, "signals cannot be handled on this system");
     };
-    let gateway = match Gateway::start(&config).await {
+    let mut gateway = match Gateway::start(&config).await {
         Ok(gateway) => gateway,
         Err(StartError::Config(errors)) => return super::check::report(&errors),
         Err(error) => {
@@ -34,6 +35,9 @@ pub(super) async fn run(path: &Path) -> Exit {
     };
     for address in gateway.addresses() {
         info!(%address, "listening");
+    }
+    if let Some(address) = gateway.admin_address() {
+        info!(at = %address, "the admin API answers");
     }
     for provider in &config.providers {
         info!(provider = %provider.name, destination = %provider.destination, "provider");
@@ -48,6 +52,15 @@ pub(super) async fn run(path: &Path) -> Exit {
                 info!(taken = looked.taken, unchanged = looked.unchanged, bad = looked.bad, "SIGHUP: the certificate files were read again");
                 warn!("SIGHUP: this version reads its config at start only; restart it to apply a change");
             }
+            order = gateway.order() => match order {
+                Order::Drain { by } => {
+                    info!(%by, "told to drain and end, by the admin API");
+                    break;
+                }
+                Order::Reload { answer, .. } => {
+                    let _ = answer.send(Err("this version reads its config at start only; restart it to apply a change".to_owned()));
+                }
+            },
         }
     }
     tokio::select! {

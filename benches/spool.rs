@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use postrider::spool::sqlite::{Settings, SqliteSpool};
-use postrider::spool::{RecipientState, Settlement, Spool};
+use postrider::spool::view::Lane;
+use postrider::spool::{RecipientState, Settlement, Spool, Want};
 use postrider_providers::contract::{
     Address, Body, BodyType, Envelope, Message, MessageId, Origin, ProviderName, Recipient, RecipientIndex, ReversePath,
 };
@@ -51,7 +52,8 @@ async fn measure(settings: Settings, messages: usize, in_flight: usize) {
     let started = Instant::now();
     let mut claimed = 0;
     loop {
-        let due = spool.claim(SystemTime::now(), 500, 64 * 1024 * 1024).await.expect("a claim");
+        let wants = [Want { lane: Lane::default(), limit: 500 }];
+        let due = spool.claim(SystemTime::now(), &wants, 64 * 1024 * 1024).await.expect("a claim").remove(0).messages;
         if due.is_empty() {
             break;
         }
@@ -105,7 +107,7 @@ async fn store(spool: SqliteSpool, lease: bool) -> MessageId {
     };
     let body = Body::Inline(Bytes::from(vec![b'x'; BODY]));
     let message = Message { id, received: SystemTime::now(), origin: Origin::default(), envelope, body };
-    spool.store(Arc::new(message), lease).await.expect("space");
+    spool.store(Arc::new(message), &Lane::default(), lease).await.expect("space");
     id
 }
 
@@ -114,7 +116,15 @@ async fn pass(spool: SqliteSpool) {
     let id = store(spool.clone(), true).await;
     spool.begin(id, &ProviderName::from("ses.eu"), &[RecipientIndex(0)]).await.expect("the lease");
     let changes = vec![(RecipientIndex(0), RecipientState::Relayed, "250 2.0.0 ok".into())];
-    let settlement =
-        Settlement { id, changes, attempts: 1, due: SystemTime::now(), notifications: Vec::new(), warned: false, journal: Vec::new() };
+    let settlement = Settlement {
+        id,
+        lane: Lane::default(),
+        changes,
+        attempts: 1,
+        due: SystemTime::now(),
+        notifications: Vec::new(),
+        warned: false,
+        journal: Vec::new(),
+    };
     spool.settle(settlement).await.expect("the lease");
 }

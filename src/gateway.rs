@@ -147,6 +147,7 @@ impl<S: Spool> Gateway<S> {
     ) -> Result<Self, StartError> {
         let queue = Queue::new(spool, queue::Settings { metrics, ..queue_settings(config) }, clock);
         let router = Arc::new(Router::new(config.routes.clone()).with_providers(&connected));
+        queue.use_router(Arc::clone(&router));
 
         let mut endpoints = Vec::new();
         for connected in connected {

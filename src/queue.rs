@@ -13,6 +13,7 @@
 
 mod conclusion;
 mod feeder;
+mod lanes;
 pub mod lease;
 mod metered;
 mod operate;
@@ -32,8 +33,10 @@ pub use retry::RetrySchedule;
 pub use window::WaitReason;
 
 use crate::clock::Clock;
+use crate::route::Router;
 use crate::spool::{Spool, SpoolCounts, SpoolError, Stored};
 use crate::telemetry::metrics::Metrics;
+use lanes::Lanes;
 use window::Window;
 
 /// How the queue behaves.
@@ -76,6 +79,7 @@ struct Shared<S: Spool> {
     spool: S,
     settings: Settings,
     clock: Clock,
+    lanes: Lanes,
     window: Window,
     /// Wakes the feeder: there may be something to fetch, or room to fetch it into.
     poke: tokio::sync::Notify,
@@ -92,7 +96,13 @@ impl<S: Spool> Queue<S> {
     #[must_use]
     pub fn new(spool: S, settings: Settings, clock: Clock) -> Self {
         let window = Window::new(settings.window_messages, settings.window_octets);
-        Self(Arc::new(Shared { spool, settings, clock, window, poke: tokio::sync::Notify::new() }))
+        Self(Arc::new(Shared { spool, settings, clock, lanes: Lanes::default(), window, poke: tokio::sync::Notify::new() }))
+    }
+
+    /// Lets these routes say in which lane a message waits, from now on. What waits already moves to its
+    /// new lane when it is attempted next.
+    pub fn use_router(&self, router: Arc<Router>) {
+        self.0.lanes.swap(router);
     }
 
     /// Where the body of a message that is arriving goes.
@@ -108,7 +118,8 @@ impl<S: Spool> Queue<S> {
     pub async fn submit(&self, message: Arc<Message>) -> Result<(), SpoolError> {
         let shared = &self.0;
         let room = shared.window.reserve(&message.body);
-        shared.spool.store(Arc::clone(&message), room.is_some()).await?;
+        let lane = shared.lanes.of_fresh(&message);
+        shared.spool.store(Arc::clone(&message), &lane, room.is_some()).await?;
         match room {
             Some(room) => shared.window.push(room, Stored::fresh(message)),
             None => shared.poke.notify_one(),

@@ -29,6 +29,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex};
 
+use self::view::Lane;
+
 /// Where one recipient of a stored message stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecipientState {
@@ -111,18 +113,49 @@ impl Stored {
 pub struct Settlement {
     /// The message.
     pub id: MessageId,
+    /// Where it waits from now on: its route may have changed.
+    pub lane: Lane,
     /// The recipients whose state changed, with the words that go with it.
     pub changes: Vec<(RecipientIndex, RecipientState, String)>,
     /// Attempts so far.
     pub attempts: u32,
     /// When the recipients still open are due again.
     pub due: SystemTime,
-    /// Notifications to store in the same transaction, unleased and due at once.
-    pub notifications: Vec<Arc<Message>>,
+    /// Notifications to store in the same transaction, unleased and due at once, each with its lane.
+    pub notifications: Vec<(Arc<Message>, Lane)>,
     /// Whether the sender has been told by now that the message waits.
     pub warned: bool,
     /// What to tell the history of it, as JSON; durable with the rest.
     pub journal: Vec<String>,
+}
+
+/// A lane from which mail is wanted, and how many messages at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Want {
+    /// The lane.
+    pub lane: Lane,
+    /// The most messages.
+    pub limit: usize,
+}
+
+/// What a claim found in one lane.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The lane.
+    pub lane: Lane,
+    /// What was leased, longest due first.
+    pub messages: Vec<Stored>,
+    /// When the next message that is left in the lane is due; `None` when nothing waits there.
+    pub next_due: Option<SystemTime>,
+}
+
+/// A lane in which mail waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingLane {
+    /// The lane.
+    pub lane: Lane,
+    /// When its first message is due.
+    pub due: SystemTime,
 }
 
 /// What a restart, or the end of another node's leases, brought back.
@@ -183,18 +216,20 @@ pub trait Spool: Clone + Send + Sync + 'static {
     /// Begins the body of message `id`.
     fn body(&self, id: MessageId) -> Self::Sink;
 
-    /// Makes a message durable. With `lease`, it is leased to this node from the start, so that the
+    /// Makes a message durable, to wait in `lane`. With `lease`, it is leased to this node from the start, so that the
     /// queue need not read it back; otherwise it is due at once for anybody. When it fails, the body's
     /// file is gone: the message has to arrive again.
-    fn store(&self, message: Arc<Message>, lease: bool) -> impl Future<Output = Result<(), SpoolError>> + Send;
+    fn store(&self, message: Arc<Message>, lane: &Lane, lease: bool) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
-    /// Leases up to `limit` messages that are due by `now`, longest due first, and stops before the
-    /// bodies in memory exceed `octets` (the first one always fits). When the future is dropped, what
-    /// it leased is given back.
-    fn claim(&self, now: SystemTime, limit: usize, octets: u64) -> impl Future<Output = Result<Vec<Stored>, SpoolError>> + Send;
+    /// Leases messages that are due by `now`: of each lane as many as are wanted, longest due first. It
+    /// stops before the bodies in memory exceed `octets` (the first one always fits). Tells about every
+    /// lane that was asked for, in the order of asking. When the future is dropped, what it leased is
+    /// given back.
+    fn claim(&self, now: SystemTime, wants: &[Want], octets: u64) -> impl Future<Output = Result<Vec<Claimed>, SpoolError>> + Send;
 
-    /// When the next message that nobody leases is due; `None` when there is none.
-    fn next_due(&self) -> impl Future<Output = Result<Option<SystemTime>, SpoolError>> + Send;
+    /// The lanes in which messages wait that nobody leases, the first due first, and no more than
+    /// `limit` of them. The cost grows with the lanes, and not with what waits in them.
+    fn lanes(&self, limit: usize) -> impl Future<Output = Result<Vec<WaitingLane>, SpoolError>> + Send;
 
     /// Records, durably, that `provider` is about to be asked to take the message for `recipients`, all
     /// of them in one handover. Those that are not open are passed over.
@@ -209,9 +244,9 @@ pub trait Spool: Clone + Send + Sync + 'static {
     /// did before the handover: the provider is known not to have it.
     fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
-    /// Gives a lease back unused: the message is due at `due`, its state and attempts unchanged. A
+    /// Gives a lease back unused: the message waits in `lane` and is due at `due`, its state and attempts unchanged. A
     /// handover that was begun all the same is in doubt, as it is whenever a lease ends unsettled.
-    fn release(&self, id: MessageId, due: SystemTime) -> impl Future<Output = Result<(), SpoolError>> + Send;
+    fn release(&self, id: MessageId, lane: &Lane, due: SystemTime) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
     /// Keeps this node's leases until `until`, and takes back those of nodes that let theirs lapse
     /// before `now`. A node renews before it takes its first lease: until then its time is up already.

@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use super::{Disposition, Settings};
 use crate::bounce::{self, Draft, Event, Extent, Notice};
+use crate::spool::view::Lane;
 use crate::spool::{BodySink, RecipientState, Settlement, Spool, SpoolError, Stored};
 
 /// What an attempt comes to, recipient by recipient.
@@ -130,10 +131,12 @@ impl<'a> Conclusion<'a> {
         }
         Settlement {
             id: message.id,
+            // Whoever settles knows the routes, and puts the lanes in.
+            lane: Lane::default(),
             changes,
             attempts,
             due: due.unwrap_or(now),
-            notifications: notification.map(Arc::new).into_iter().collect(),
+            notifications: notification.map(|notification| (Arc::new(notification), Lane::default())).into_iter().collect(),
             warned: false,
             journal: Vec::new(),
         }
@@ -199,7 +202,7 @@ mod tests {
         let dispositions = (0..).map(RecipientIndex).zip(dispositions).collect();
         let settlement = conclude(spool, stored, &Settings::default(), at(1), dispositions, true, None).await;
         let text = match settlement.notifications.first() {
-            Some(notification) => String::from_utf8(notification.body.bytes().await.unwrap().to_vec()).unwrap(),
+            Some((notification, _)) => String::from_utf8(notification.body.bytes().await.unwrap().to_vec()).unwrap(),
             None => String::new(),
         };
         (settlement, text)

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Shared;
-use crate::spool::{Recovered, Spool, SpoolError};
+use crate::spool::{Recovered, Spool, SpoolError, Want};
 
 /// The longest sleep of the feeder: the wall clock may have been set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -50,12 +50,14 @@ async fn fetch_once<S: Spool>(shared: &Shared<S>) -> Result<Option<Instant>, Spo
         let Some((messages, octets)) = shared.window.room() else {
             return Ok(None);
         };
-        let claimed = shared.spool.claim(shared.clock.now(), messages, octets).await?;
-        if claimed.is_empty() {
-            let next = shared.spool.next_due().await?;
-            return Ok(Some(next.map_or_else(|| Instant::now() + LOOK_AGAIN, |due| shared.clock.instant_of(due))));
+        let now = shared.clock.now();
+        let lanes = shared.spool.lanes(64).await?;
+        let wants: Vec<_> =
+            lanes.iter().filter(|waiting| waiting.due <= now).map(|waiting| Want { lane: waiting.lane.clone(), limit: messages }).collect();
+        if wants.is_empty() {
+            return Ok(Some(lanes.first().map_or_else(|| Instant::now() + LOOK_AGAIN, |waiting| shared.clock.instant_of(waiting.due))));
         }
-        for stored in claimed {
+        for stored in shared.spool.claim(now, &wants, octets).await?.into_iter().flat_map(|claimed| claimed.messages) {
             shared.window.admit(stored);
         }
     }

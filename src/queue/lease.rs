@@ -122,7 +122,8 @@ impl<S: Spool> Lease<S> {
     pub async fn release(mut self, due: SystemTime) {
         let id = self.message().id;
         let shared = Arc::clone(&self.queue.0);
-        durably(|| shared.spool.release(id, due), "released").await;
+        let lane = shared.lanes.of(self.stored());
+        durably(|| shared.spool.release(id, &lane, due), "released").await;
         self.entry = None;
         shared.poke.notify_one();
     }
@@ -132,10 +133,14 @@ impl<S: Spool> Lease<S> {
     pub async fn settle(mut self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, retry_at: Option<SystemTime>) {
         let shared = Arc::clone(&self.queue.0);
         let brought = Brought::of(&dispositions);
-        let settled = conclude(&shared.spool, self.stored(), &shared.settings, shared.clock.now(), dispositions, asked, retry_at).await;
+        let mut settled = conclude(&shared.spool, self.stored(), &shared.settings, shared.clock.now(), dispositions, asked, retry_at).await;
+        settled.lane = shared.lanes.of(self.stored());
+        for (notification, lane) in &mut settled.notifications {
+            *lane = shared.lanes.of_fresh(notification);
+        }
         let notified = !settled.notifications.is_empty();
         durably(|| shared.spool.settle(settled.clone()), "settled").await;
-        brought.count(&shared.settings.metrics, self.message(), "", &settled, asked);
+        brought.count(&shared.settings.metrics, self.message(), &settled.lane.route, &settled, asked);
         self.entry = None;
         if notified || settled.changes.iter().any(|(_, state, _)| state.is_open()) {
             shared.poke.notify_one();

@@ -12,7 +12,10 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex};
 
-use super::{BodySink, Handling, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, handover};
+use super::view::Lane;
+use super::{
+    BodySink, Claimed, Handling, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want, handover,
+};
 
 /// One node's handle on a store in memory.
 #[derive(Clone)]
@@ -30,8 +33,9 @@ pub struct MemorySink {
 #[derive(Default)]
 struct Store {
     messages: HashMap<MessageId, Record>,
-    /// Messages that nobody leases and that have open recipients, longest due first.
-    waiting: BTreeSet<(SystemTime, MessageId)>,
+    /// Messages that nobody leases and that have open recipients, by lane, longest due first. No lane is
+    /// empty.
+    waiting: BTreeMap<Lane, BTreeSet<(SystemTime, MessageId)>>,
     /// Until when each node keeps its leases; a node that never renewed is missing.
     alive_until: HashMap<u64, SystemTime>,
     last_node: u64,
@@ -46,6 +50,7 @@ struct Store {
 
 struct Record {
     message: Arc<Message>,
+    lane: Lane,
     recipients: Vec<Standing>,
     attempts: u32,
     due: SystemTime,
@@ -64,6 +69,17 @@ struct Standing {
 impl Record {
     fn is_waiting(&self) -> bool {
         self.owner.is_none() && self.recipients.iter().any(|recipient| recipient.state.is_open())
+    }
+
+    fn lease(&mut self, node: u64) -> Stored {
+        self.owner = Some(node);
+        Stored {
+            message: Arc::clone(&self.message),
+            recipients: self.recipients.iter().map(|recipient| recipient.state.clone()).collect(),
+            handovers: self.recipients.iter().map(|recipient| recipient.handover).collect(),
+            attempts: self.attempts,
+            handling: self.handling.clone(),
+        }
     }
 
     /// Ends a lease without a settlement: what was asked and never answered is in doubt.
@@ -96,7 +112,21 @@ impl Store {
         if self.closed { Err(SpoolError::Closed) } else { Ok(()) }
     }
 
-    fn insert(&mut self, message: Arc<Message>, owner: Option<u64>) -> Result<(), SpoolError> {
+    /// Lets a message wait in its lane.
+    fn enqueue(&mut self, lane: &Lane, due: SystemTime, id: MessageId) {
+        self.waiting.entry(lane.clone()).or_default().insert((due, id));
+    }
+
+    fn dequeue(&mut self, lane: &Lane, due: SystemTime, id: MessageId) {
+        if let Some(waiting) = self.waiting.get_mut(lane) {
+            waiting.remove(&(due, id));
+            if waiting.is_empty() {
+                self.waiting.remove(lane);
+            }
+        }
+    }
+
+    fn insert(&mut self, message: Arc<Message>, lane: &Lane, owner: Option<u64>) -> Result<(), SpoolError> {
         let id = message.id;
         if message.envelope.recipients.is_empty() {
             return Err(SpoolError::Unavailable(format!("message {id} has no recipient; store it with one at least")));
@@ -108,9 +138,10 @@ impl Store {
             message.envelope.recipients.iter().map(|_| Standing { state: RecipientState::Pending, asked: None, handover: None }).collect();
         let due = message.received;
         if owner.is_none() {
-            self.waiting.insert((due, id));
+            self.enqueue(lane, due, id);
         }
-        self.messages.insert(id, Record { message, recipients, attempts: 0, due, owner, unreadable: false, handling: Handling::default() });
+        let (lane, handling) = (lane.clone(), Handling::default());
+        self.messages.insert(id, Record { message, lane, recipients, attempts: 0, due, owner, unreadable: false, handling });
         Ok(())
     }
 
@@ -126,7 +157,7 @@ impl Store {
             if record.owner.is_some_and(&lapsed) {
                 recovered.in_doubt += record.give_back();
                 recovered.released += 1;
-                self.waiting.insert((record.due, *id));
+                self.waiting.entry(record.lane.clone()).or_default().insert((record.due, *id));
             }
         }
         recovered
@@ -172,38 +203,36 @@ impl MemorySpool {
         }
     }
 
-    fn claim_now(&self, now: SystemTime, limit: usize, octets: u64) -> Result<Vec<Stored>, SpoolError> {
+    fn claim_now(&self, now: SystemTime, wants: &[Want], octets: u64) -> Result<Vec<Claimed>, SpoolError> {
         let mut guard = self.store.lock();
         let store = &mut *guard;
         store.writable()?;
-        let due: Vec<_> = store.waiting.iter().take_while(|(due, _)| *due <= now).take(limit).copied().collect();
-        let mut claimed = Vec::new();
-        let mut in_memory = 0;
-        for key in due {
-            let Some(record) = store.messages.get_mut(&key.1) else { continue };
-            if record.unreadable {
-                store.waiting.remove(&key);
-                store.messages.remove(&key.1);
-                store.set_aside.push(format!("message {}: its record cannot be read", key.1));
-                continue;
-            }
-            if let Body::Inline(bytes) = &record.message.body {
-                in_memory += bytes.len() as u64;
-                if in_memory > octets && !claimed.is_empty() {
+        let (mut in_memory, mut is_first) = (0, true);
+        let mut claimed = Vec::with_capacity(wants.len());
+        for Want { lane, limit } in wants {
+            let waiting = store.waiting.get(lane).into_iter().flatten();
+            let due: Vec<_> = waiting.take_while(|(due, _)| *due <= now).take(*limit).copied().collect();
+            let mut messages = Vec::new();
+            for (due, id) in due {
+                let Some(record) = store.messages.get_mut(&id) else { continue };
+                if record.unreadable {
+                    store.messages.remove(&id);
+                    store.set_aside.push(format!("message {id}: its record cannot be read"));
+                    store.dequeue(lane, due, id);
+                    continue;
+                }
+                if let Body::Inline(bytes) = &record.message.body {
+                    in_memory += bytes.len() as u64;
+                }
+                if in_memory > octets && !is_first {
                     break;
                 }
+                is_first = false;
+                messages.push(record.lease(self.node));
+                store.dequeue(lane, due, id);
             }
-            store.waiting.remove(&key);
-            record.owner = Some(self.node);
-            let recipients = record.recipients.iter().map(|recipient| recipient.state.clone()).collect();
-            let handovers = record.recipients.iter().map(|recipient| recipient.handover).collect();
-            claimed.push(Stored {
-                message: Arc::clone(&record.message),
-                recipients,
-                handovers,
-                attempts: record.attempts,
-                handling: record.handling.clone(),
-            });
+            let next_due = store.waiting.get(lane).and_then(BTreeSet::first).map(|(due, _)| *due);
+            claimed.push(Claimed { lane: lane.clone(), messages, next_due });
         }
         Ok(claimed)
     }
@@ -219,8 +248,8 @@ impl MemorySpool {
                 "a settlement of message {id} names recipient {stray}; it has {count}, counted from 0"
             )));
         }
-        for notification in settlement.notifications {
-            store.insert(notification, None)?;
+        for (notification, lane) in settlement.notifications {
+            store.insert(notification, &lane, None)?;
         }
         for record in settlement.journal {
             store.note(record);
@@ -236,10 +265,11 @@ impl MemorySpool {
         record.owner = None;
         record.attempts = settlement.attempts;
         record.due = settlement.due;
+        record.lane = settlement.lane.clone();
         let waits = record.is_waiting();
         let finished = record.recipients.iter().all(|recipient| recipient.state.is_final());
         if waits {
-            store.waiting.insert((settlement.due, id));
+            store.enqueue(&settlement.lane, settlement.due, id);
         } else if finished {
             store.messages.remove(&id);
         }
@@ -275,20 +305,25 @@ impl Spool for MemorySpool {
         MemorySink { store: Arc::clone(&self.store), bytes: BytesMut::new() }
     }
 
-    async fn store(&self, message: Arc<Message>, lease: bool) -> Result<(), SpoolError> {
+    async fn store(&self, message: Arc<Message>, lane: &Lane, lease: bool) -> Result<(), SpoolError> {
         let mut store = self.store.lock();
         store.writable()?;
-        store.insert(message, lease.then_some(self.node))
+        store.insert(message, lane, lease.then_some(self.node))
     }
 
-    async fn claim(&self, now: SystemTime, limit: usize, octets: u64) -> Result<Vec<Stored>, SpoolError> {
-        self.claim_now(now, limit, octets)
+    async fn claim(&self, now: SystemTime, wants: &[Want], octets: u64) -> Result<Vec<Claimed>, SpoolError> {
+        self.claim_now(now, wants, octets)
     }
 
-    async fn next_due(&self) -> Result<Option<SystemTime>, SpoolError> {
+    async fn lanes(&self, limit: usize) -> Result<Vec<WaitingLane>, SpoolError> {
         let store = self.store.lock();
         store.readable()?;
-        Ok(store.waiting.first().map(|(due, _)| *due))
+        let first =
+            |(lane, waiting): (&Lane, &BTreeSet<_>)| Some(WaitingLane { lane: lane.clone(), due: waiting.first().map(|(due, _)| *due)? });
+        let mut lanes: Vec<_> = store.waiting.iter().filter_map(first).collect();
+        lanes.sort_by_key(|waiting| waiting.due);
+        lanes.truncate(limit);
+        Ok(lanes)
     }
 
     async fn begin(&self, id: MessageId, provider: &ProviderName, recipients: &[RecipientIndex]) -> Result<(), SpoolError> {
@@ -309,13 +344,14 @@ impl Spool for MemorySpool {
         self.settle_now(settlement)
     }
 
-    async fn release(&self, id: MessageId, due: SystemTime) -> Result<(), SpoolError> {
+    async fn release(&self, id: MessageId, lane: &Lane, due: SystemTime) -> Result<(), SpoolError> {
         let mut store = self.store.lock();
         store.writable()?;
         let record = store.leased(id, self.node)?;
         record.give_back();
         record.due = due;
-        store.waiting.insert((due, id));
+        record.lane = lane.clone();
+        store.enqueue(lane, due, id);
         Ok(())
     }
 
@@ -385,7 +421,11 @@ impl Spool for MemorySpool {
         let store = self.store.lock();
         store.readable()?;
         let held = store.messages.values().filter(|record| record.owner.is_none() && !record.is_waiting()).count();
-        Ok(SpoolCounts { messages: store.messages.len() as u64, waiting: store.waiting.len() as u64, held: held as u64 })
+        Ok(SpoolCounts {
+            messages: store.messages.len() as u64,
+            waiting: store.waiting.values().map(|lane| lane.len() as u64).sum(),
+            held: held as u64,
+        })
     }
 
     async fn check(&self) -> Result<(), SpoolError> {
@@ -442,10 +482,10 @@ mod tests {
         let spool = MemorySpool::new();
         spool.set_fault(Some(SpoolError::Full("as asked".into())));
         assert!(matches!(spool.check().await, Err(SpoolError::Full(_))));
-        assert!(matches!(spool.store(suite::message(1, b"x"), false).await, Err(SpoolError::Full(_))));
+        assert!(matches!(spool.store(suite::message(1, b"x"), &suite::lane(), false).await, Err(SpoolError::Full(_))));
         assert!(matches!(spool.body(MessageId::generate()).finish().await, Err(SpoolError::Full(_))));
         assert_eq!(spool.counts().await.unwrap(), SpoolCounts::default());
         spool.set_fault(None);
-        spool.store(suite::message(1, b"x"), false).await.unwrap();
+        spool.store(suite::message(1, b"x"), &suite::lane(), false).await.unwrap();
     }
 }

@@ -6,6 +6,7 @@
 
 mod body;
 mod error;
+mod lanes;
 mod layout;
 mod notes;
 mod ops;
@@ -35,7 +36,8 @@ use self::record::Unread;
 use self::reserve::Reserve;
 use self::worker::{Read, Worker};
 use self::writer::{Job, Limits, Writer};
-use super::{Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored};
+use super::view::Lane;
+use super::{Claimed, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want};
 
 /// Where the spool is, and how it divides the bodies.
 #[derive(Debug, Clone)]
@@ -168,6 +170,41 @@ impl SqliteSpool {
         Ok(Self { shared: Arc::clone(&self.shared), node })
     }
 
+    /// Reads what was leased, beside the writer, which has commits to make. What cannot be read is set
+    /// aside, and `None` stands in its place.
+    async fn load(&self, ids: Vec<MessageId>, now: SystemTime) -> Result<Vec<Option<Stored>>, SpoolError> {
+        let bodies = self.shared.layout.bodies();
+        let (read, unreadable) = self
+            .shared
+            .reader
+            .read(move |db| {
+                let (mut read, mut unreadable) = (Vec::with_capacity(ids.len()), Vec::new());
+                for id in ids {
+                    match record::load(db, &bodies, id) {
+                        Ok(stored) => read.push(Some(stored)),
+                        Err(Unread::Record(reason)) => {
+                            read.push(None);
+                            unreadable.push((id, reason));
+                        }
+                        Err(Unread::Database(error)) => return Err(error),
+                    }
+                }
+                Ok((read, unreadable))
+            })
+            .await?;
+        for (id, reason) in unreadable {
+            tracing::error!(message_id = %id, reason, "a message cannot be read and is set aside");
+            let told = format!("message {id}: {reason}");
+            match self.shared.writer.write(ops::SetAside { node: self.node, id, at: now, reason }).await {
+                Ok(()) => self.shared.set_aside.lock().push(told),
+                // Whoever leases it now finds out, too.
+                Err(SpoolError::LeaseLost(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
     fn leases(&self, ids: Vec<MessageId>) -> Leases<'_> {
         Leases { spool: self, ids: Arc::new(Mutex::new(ids)), kept: false }
     }
@@ -215,60 +252,30 @@ impl Spool for SqliteSpool {
         SqliteSink::new(id, self.shared.layout.clone(), self.shared.inline_max, arriving)
     }
 
-    async fn store(&self, message: Arc<Message>, lease: bool) -> Result<(), SpoolError> {
+    async fn store(&self, message: Arc<Message>, lane: &Lane, lease: bool) -> Result<(), SpoolError> {
         let mut leases = self.leases(if lease { vec![message.id] } else { Vec::new() });
         let owner = lease.then_some(self.node);
-        let stored = self.shared.writer.write(ops::Store { message, owner, bodies: self.shared.layout.bodies() }).await;
+        let stored = self.shared.writer.write(ops::Store { message, lane: lane.clone(), owner, bodies: self.shared.layout.bodies() }).await;
         leases.kept = true;
         stored
     }
 
-    async fn claim(&self, now: SystemTime, limit: usize, octets: u64) -> Result<Vec<Stored>, SpoolError> {
+    async fn claim(&self, now: SystemTime, wants: &[Want], octets: u64) -> Result<Vec<Claimed>, SpoolError> {
         let mut leases = self.leases(Vec::new());
         let leased = Arc::clone(&leases.ids);
-        self.shared.writer.write(ops::Claim { node: self.node, now, limit, octets, leased }).await?;
-        // The bodies are read beside the writer, which has commits to make.
-        let (ids, bodies) = (leases.ids.lock().clone(), self.shared.layout.bodies());
-        let (claimed, unreadable) = self
-            .shared
-            .reader
-            .read(move |db| {
-                let (mut claimed, mut unreadable) = (Vec::with_capacity(ids.len()), Vec::new());
-                for id in ids {
-                    match record::load(db, &bodies, id) {
-                        Ok(stored) => claimed.push(stored),
-                        Err(Unread::Record(reason)) => unreadable.push((id, reason)),
-                        Err(Unread::Database(error)) => return Err(error),
-                    }
-                }
-                Ok((claimed, unreadable))
-            })
-            .await?;
-        for (id, reason) in unreadable {
-            tracing::error!(message_id = %id, reason, "a message cannot be read and is set aside");
-            let told = format!("message {id}: {reason}");
-            match self.shared.writer.write(ops::SetAside { node: self.node, id, at: now, reason }).await {
-                Ok(()) => self.shared.set_aside.lock().push(told),
-                // Whoever leases it now finds out, too.
-                Err(SpoolError::LeaseLost(_)) => {}
-                Err(error) => return Err(error),
-            }
+        let shares = self.shared.writer.write(ops::Claim { node: self.node, now, wants: wants.to_vec(), octets, leased }).await?;
+        let ids = leases.ids.lock().clone();
+        let mut claimed = Vec::with_capacity(shares.len());
+        let mut read = self.load(ids, now).await?.into_iter();
+        for ops::Share { lane, messages, next_due } in shares {
+            claimed.push(Claimed { lane, messages: read.by_ref().take(messages).flatten().collect(), next_due });
         }
         leases.kept = true;
         Ok(claimed)
     }
 
-    async fn next_due(&self) -> Result<Option<SystemTime>, SpoolError> {
-        let query = "SELECT due FROM messages WHERE owner IS NULL AND due IS NOT NULL ORDER BY due LIMIT 1";
-        let due = self
-            .shared
-            .reader
-            .read(move |db| {
-                let first = |db: &rusqlite::Connection| db.prepare_cached(query)?.query_row([], |row| row.get(0)).optional();
-                first(db).map_err(|error| error::sql(&error))
-            })
-            .await?;
-        Ok(due.map(record::from_millis))
+    async fn lanes(&self, limit: usize) -> Result<Vec<WaitingLane>, SpoolError> {
+        self.shared.reader.read(move |db| lanes::waiting(db, limit).map_err(|error| error::sql(&error))).await
     }
 
     async fn begin(&self, id: MessageId, provider: &ProviderName, recipients: &[RecipientIndex]) -> Result<(), SpoolError> {
@@ -281,8 +288,8 @@ impl Spool for SqliteSpool {
         self.shared.writer.write(ops::Settle { node: self.node, settlement, bodies }).await
     }
 
-    async fn release(&self, id: MessageId, due: SystemTime) -> Result<(), SpoolError> {
-        self.shared.writer.write(ops::Release { node: self.node, id, due }).await
+    async fn release(&self, id: MessageId, lane: &Lane, due: SystemTime) -> Result<(), SpoolError> {
+        self.shared.writer.write(ops::Release { node: self.node, id, lane: lane.clone(), due }).await
     }
 
     async fn renew(&self, now: SystemTime, until: SystemTime) -> Result<Recovered, SpoolError> {

@@ -4,17 +4,20 @@
 //! milliseconds, the precision that a store has to keep.
 
 mod fidelity;
+mod lanes;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use postrider_providers::contract::{
-    Address, Body, BodyType, Envelope, Message, MessageId, Origin, ProviderName, Recipient, RecipientIndex, ReversePath,
+    Address, Body, BodyType, Envelope, Message, MessageId, Origin, Priority, ProviderName, Recipient, RecipientIndex, ReversePath,
 };
 
 pub(crate) use self::fidelity::*;
-use super::{RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored};
+pub(crate) use self::lanes::*;
+use super::view::Lane;
+use super::{RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, Want};
 
 /// A store under test.
 #[allow(async_fn_in_trait, reason = "the tests run each fixture on the thread that made it")]
@@ -66,6 +69,11 @@ macro_rules! every_promise {
             leases_that_lapse_go_to_another_node
             leases_that_are_renewed_stay
             the_next_due_time_is_that_of_the_earliest_waiting
+            each_lane_gives_its_own_and_tells_when_it_is_due_next
+            a_message_moves_to_the_lane_that_its_end_of_lease_names
+            the_lanes_in_which_mail_waits_are_told_the_first_due_first
+            lanes_are_known_after_a_crash_and_forgotten_when_they_are_empty
+            the_octets_of_a_claim_count_over_all_lanes
             a_limit_survives_a_crash
             a_record_that_cannot_be_read_is_set_aside_and_blocks_nobody
             a_healthy_store_checks_out
@@ -128,6 +136,7 @@ pub(crate) fn provider(name: &str) -> ProviderName {
 pub(crate) fn settlement(id: MessageId, changes: &[(u32, RecipientState)]) -> Settlement {
     Settlement {
         id,
+        lane: lane(),
         changes: changes.iter().map(|(index, state)| (RecipientIndex(*index), state.clone(), "250 2.0.0 ok".into())).collect(),
         attempts: 1,
         due: at(60),
@@ -137,8 +146,28 @@ pub(crate) fn settlement(id: MessageId, changes: &[(u32, RecipientState)]) -> Se
     }
 }
 
+/// The lane in which the messages of most tests wait.
+pub(crate) fn lane() -> Lane {
+    lane_of("example.com")
+}
+
+fn lane_of(domain: &str) -> Lane {
+    Lane { priority: Priority::Normal, route: "all".into(), domain: domain.into() }
+}
+
+/// Up to `limit` of what is due by then in the lane of most tests.
+pub(crate) async fn claim_most(spool: &impl Spool, now: SystemTime, limit: usize, octets: u64) -> Result<Vec<Stored>, SpoolError> {
+    let claimed = spool.claim(now, &[Want { lane: lane(), limit }], octets).await?;
+    Ok(claimed.into_iter().flat_map(|claimed| claimed.messages).collect())
+}
+
 pub(crate) async fn claim(spool: &impl Spool, seconds: u64) -> Vec<Stored> {
-    spool.claim(at(seconds), 100, PLENTY).await.unwrap()
+    claim_most(spool, at(seconds), 100, PLENTY).await.unwrap()
+}
+
+/// When the first message of all is due.
+pub(crate) async fn next_due(spool: &impl Spool) -> Option<SystemTime> {
+    spool.lanes(1).await.unwrap().first().map(|waiting| waiting.due)
 }
 
 /// Claims, and expects exactly one.
@@ -161,13 +190,13 @@ pub(crate) async fn a_message_is_leased_to_one_node_at_a_time(fixture: impl Fixt
     first.renew(at(0), at(FAR)).await.unwrap();
     second.renew(at(0), at(FAR)).await.unwrap();
     for seconds in 0..40 {
-        first.store(message(seconds, b"x"), false).await.unwrap();
+        first.store(message(seconds, b"x"), &lane(), false).await.unwrap();
     }
     let (one, two, three, four) = tokio::join!(
-        first.claim(at(100), 10, PLENTY),
-        second.claim(at(100), 10, PLENTY),
-        first.claim(at(100), 10, PLENTY),
-        second.claim(at(100), 15, PLENTY),
+        claim_most(first, at(100), 10, PLENTY),
+        claim_most(&second, at(100), 10, PLENTY),
+        claim_most(first, at(100), 10, PLENTY),
+        claim_most(&second, at(100), 15, PLENTY),
     );
     let mut all: Vec<_> = [one, two, three, four].into_iter().flat_map(|claimed| ids(&claimed.unwrap())).collect();
     assert_eq!(all.len(), 40);
@@ -181,15 +210,15 @@ pub(crate) async fn a_message_is_leased_to_one_node_at_a_time(fixture: impl Fixt
 
 pub(crate) async fn a_message_stored_with_a_lease_is_claimed_by_nobody(mut fixture: impl Fixture) {
     let leased = message(0, b"leased");
-    fixture.spool().store(leased.clone(), true).await.unwrap();
+    fixture.spool().store(leased.clone(), &lane(), true).await.unwrap();
     assert!(claim(fixture.spool(), FAR).await.is_empty());
-    assert_eq!(fixture.spool().next_due().await.unwrap(), None);
+    assert_eq!(next_due(fixture.spool()).await, None);
     assert_eq!(fixture.spool().counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 0 });
     fixture.spool().begin(leased.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
     fixture.spool().settle(settlement(leased.id, &[(0, RecipientState::Relayed)])).await.unwrap();
     assert_eq!(fixture.spool().counts().await.unwrap(), SpoolCounts::default());
     let other = message(0, b"other");
-    fixture.spool().store(other.clone(), true).await.unwrap();
+    fixture.spool().store(other.clone(), &lane(), true).await.unwrap();
     assert_eq!(fixture.crash().await.released, 1);
     assert_eq!(claim_one(fixture.spool(), 0).await.message.id, other.id);
 }
@@ -197,12 +226,12 @@ pub(crate) async fn a_message_stored_with_a_lease_is_claimed_by_nobody(mut fixtu
 pub(crate) async fn a_released_message_is_due_when_it_was_said_to_be(mut fixture: impl Fixture) {
     let spool = fixture.spool();
     let stored = message(0, b"x");
-    spool.store(stored.clone(), true).await.unwrap();
+    spool.store(stored.clone(), &lane(), true).await.unwrap();
     spool.begin(stored.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
     spool.settle(Settlement { attempts: 3, ..settlement(stored.id, &[(0, RecipientState::Pending)]) }).await.unwrap();
     assert_eq!(claim_one(spool, 60).await.attempts, 3);
-    spool.release(stored.id, at(500)).await.unwrap();
-    lost(spool.release(stored.id, at(500)).await, stored.id);
+    spool.release(stored.id, &lane(), at(500)).await.unwrap();
+    lost(spool.release(stored.id, &lane(), at(500)).await, stored.id);
     assert!(claim(spool, 499).await.is_empty());
     fixture.crash().await;
     assert!(claim(fixture.spool(), 499).await.is_empty());
@@ -215,31 +244,31 @@ pub(crate) async fn the_longest_due_is_claimed_first_and_no_more_than_asked_for(
     let mut stored = Vec::new();
     for seconds in [30, 10, 20, 40] {
         let message = message(seconds, b"x");
-        spool.store(message.clone(), false).await.unwrap();
+        spool.store(message.clone(), &lane(), false).await.unwrap();
         stored.push(message.id);
     }
-    let first = spool.claim(at(35), 2, PLENTY).await.unwrap();
+    let first = claim_most(spool, at(35), 2, PLENTY).await.unwrap();
     assert_eq!(ids(&first), [stored[1], stored[2]]);
-    assert!(spool.claim(at(35), 0, PLENTY).await.unwrap().is_empty());
+    assert!(claim_most(spool, at(35), 0, PLENTY).await.unwrap().is_empty());
     assert_eq!(ids(&claim(spool, 35).await), [stored[0]]);
     assert!(claim(spool, 35).await.is_empty());
-    spool.release(stored[2], at(41)).await.unwrap();
+    spool.release(stored[2], &lane(), at(41)).await.unwrap();
     assert_eq!(ids(&claim(spool, 41).await), [stored[3], stored[2]]);
 }
 
 pub(crate) async fn a_claim_stops_before_the_bodies_exceed_its_octets(fixture: impl Fixture) {
     let spool = fixture.spool();
     for seconds in 0..4 {
-        spool.store(message(seconds, b"0123456789"), false).await.unwrap();
+        spool.store(message(seconds, b"0123456789"), &lane(), false).await.unwrap();
     }
-    assert_eq!(spool.claim(at(9), 100, 5).await.unwrap().len(), 1, "the first one always fits");
-    assert_eq!(spool.claim(at(9), 100, 20).await.unwrap().len(), 2);
-    assert_eq!(spool.claim(at(9), 100, 0).await.unwrap().len(), 1);
+    assert_eq!(claim_most(spool, at(9), 100, 5).await.unwrap().len(), 1, "the first one always fits");
+    assert_eq!(claim_most(spool, at(9), 100, 20).await.unwrap().len(), 2);
+    assert_eq!(claim_most(spool, at(9), 100, 0).await.unwrap().len(), 1);
 }
 
 pub(crate) async fn a_handover_that_was_started_is_in_doubt_after_a_crash(mut fixture: impl Fixture) {
     let stored = three_recipients();
-    fixture.spool().store(stored.clone(), true).await.unwrap();
+    fixture.spool().store(stored.clone(), &lane(), true).await.unwrap();
     fixture.spool().begin(stored.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
     fixture.spool().begin(stored.id, &provider("smarthost.b"), &[RecipientIndex(2)]).await.unwrap();
     assert_eq!(fixture.crash().await, Recovered { released: 1, in_doubt: 2, set_aside: vec![] });
@@ -251,8 +280,8 @@ pub(crate) async fn a_handover_that_was_started_is_in_doubt_after_a_crash(mut fi
 }
 
 pub(crate) async fn a_lease_that_started_nothing_is_claimed_again_after_a_crash(mut fixture: impl Fixture) {
-    fixture.spool().store(message(0, b"a"), false).await.unwrap();
-    fixture.spool().store(message(1, b"b"), true).await.unwrap();
+    fixture.spool().store(message(0, b"a"), &lane(), false).await.unwrap();
+    fixture.spool().store(message(1, b"b"), &lane(), true).await.unwrap();
     claim_one(fixture.spool(), 0).await;
     assert_eq!(fixture.crash().await, Recovered { released: 2, in_doubt: 0, set_aside: vec![] });
     let claimed = claim(fixture.spool(), 1).await;
@@ -263,15 +292,15 @@ pub(crate) async fn a_lease_that_started_nothing_is_claimed_again_after_a_crash(
 pub(crate) async fn a_handover_that_was_started_is_in_doubt_when_it_is_released(fixture: impl Fixture) {
     let spool = fixture.spool();
     let stored = message(0, b"x");
-    spool.store(stored.clone(), true).await.unwrap();
+    spool.store(stored.clone(), &lane(), true).await.unwrap();
     spool.begin(stored.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
-    spool.release(stored.id, at(1)).await.unwrap();
+    spool.release(stored.id, &lane(), at(1)).await.unwrap();
     assert_eq!(claim_one(spool, 1).await.recipients, [RecipientState::InDoubt(provider("ses.eu"))]);
 }
 
 pub(crate) async fn who_was_in_a_handover_together_is_known_afterwards(mut fixture: impl Fixture) {
     let stored = three_recipients();
-    fixture.spool().store(stored.clone(), false).await.unwrap();
+    fixture.spool().store(stored.clone(), &lane(), false).await.unwrap();
     let ses = provider("ses.eu");
     let claimed = claim_one(fixture.spool(), 0).await;
     assert_eq!(claimed.handovers, [None; 3]);
@@ -295,7 +324,7 @@ pub(crate) async fn a_settlement_changes_the_recipients_it_names(mut fixture: im
     let stored = three_recipients();
     let states = [RecipientState::Relayed, RecipientState::InDoubt(provider("ses.eu")), RecipientState::Held(provider("smarthost.b"))];
     let changes: Vec<_> = (0..).zip(states.clone()).collect();
-    fixture.spool().store(stored.clone(), true).await.unwrap();
+    fixture.spool().store(stored.clone(), &lane(), true).await.unwrap();
     fixture.spool().settle(Settlement { attempts: 4, ..settlement(stored.id, &changes) }).await.unwrap();
     assert_eq!(fixture.crash().await, Recovered::default(), "a settlement ends the lease");
     assert!(claim(fixture.spool(), 59).await.is_empty());
@@ -307,7 +336,7 @@ pub(crate) async fn what_a_settlement_does_not_name_stands_as_before_the_handove
     let spool = fixture.spool();
     let stored = three_recipients();
     let doubt = RecipientState::InDoubt(provider("ses.eu"));
-    spool.store(stored.clone(), true).await.unwrap();
+    spool.store(stored.clone(), &lane(), true).await.unwrap();
     spool.settle(settlement(stored.id, &[(0, doubt.clone())])).await.unwrap();
     claim_one(spool, 60).await;
     spool.begin(stored.id, &provider("ses.eu"), &[RecipientIndex(0), RecipientIndex(1)]).await.unwrap();
@@ -320,14 +349,14 @@ pub(crate) async fn what_a_settlement_does_not_name_stands_as_before_the_handove
 pub(crate) async fn a_message_whose_recipients_are_finished_is_gone(mut fixture: impl Fixture) {
     let spool = fixture.spool();
     let stored = three_recipients();
-    spool.store(stored.clone(), true).await.unwrap();
+    spool.store(stored.clone(), &lane(), true).await.unwrap();
     let two = [(0, RecipientState::Relayed), (2, RecipientState::Bounced)];
     spool.settle(settlement(stored.id, &two)).await.unwrap();
     assert_eq!(spool.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 1, held: 0 });
     claim_one(spool, 60).await;
     spool.settle(settlement(stored.id, &[(1, RecipientState::Expired)])).await.unwrap();
     assert_eq!(spool.counts().await.unwrap(), SpoolCounts::default());
-    assert_eq!(spool.next_due().await.unwrap(), None);
+    assert_eq!(next_due(spool).await, None);
     lost(spool.settle(settlement(stored.id, &[])).await, stored.id);
     assert_eq!(fixture.crash().await, Recovered::default());
     assert!(claim(fixture.spool(), FAR).await.is_empty());
@@ -336,10 +365,10 @@ pub(crate) async fn a_message_whose_recipients_are_finished_is_gone(mut fixture:
 pub(crate) async fn a_notification_is_stored_with_its_settlement(mut fixture: impl Fixture) {
     let stored = message(0, b"x");
     let notification = message(5, b"could not be delivered");
-    fixture.spool().store(stored.clone(), true).await.unwrap();
+    fixture.spool().store(stored.clone(), &lane(), true).await.unwrap();
     let bounced = settlement(stored.id, &[(0, RecipientState::Bounced)]);
-    fixture.spool().settle(Settlement { notifications: vec![notification.clone()], ..bounced }).await.unwrap();
-    assert_eq!(fixture.spool().next_due().await.unwrap(), Some(at(5)));
+    fixture.spool().settle(Settlement { notifications: vec![(notification.clone(), lane())], ..bounced }).await.unwrap();
+    assert_eq!(next_due(fixture.spool()).await, Some(at(5)));
     assert_eq!(fixture.crash().await, Recovered::default());
     let claimed = claim_one(fixture.spool(), 5).await;
     assert_eq!(claimed.message.id, notification.id);
@@ -351,9 +380,9 @@ pub(crate) async fn a_settlement_without_the_lease_changes_nothing(fixture: impl
     first.renew(at(0), at(FAR)).await.unwrap();
     second.renew(at(0), at(FAR)).await.unwrap();
     let stored = message(0, b"x");
-    first.store(stored.clone(), true).await.unwrap();
+    first.store(stored.clone(), &lane(), true).await.unwrap();
     let bounced = settlement(stored.id, &[(0, RecipientState::Bounced)]);
-    lost(second.settle(Settlement { notifications: vec![message(5, b"wrong")], ..bounced }).await, stored.id);
+    lost(second.settle(Settlement { notifications: vec![(message(5, b"wrong"), lane())], ..bounced }).await, stored.id);
     assert_eq!(first.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 0 });
     first.settle(settlement(stored.id, &[(0, RecipientState::Pending)])).await.unwrap();
     assert_eq!(claim_one(&second, 60).await.recipients, [RecipientState::Pending]);
@@ -362,7 +391,7 @@ pub(crate) async fn a_settlement_without_the_lease_changes_nothing(fixture: impl
 pub(crate) async fn a_settlement_of_a_recipient_that_is_not_there_is_refused(fixture: impl Fixture) {
     let spool = fixture.spool();
     let stored = message(0, b"x");
-    spool.store(stored.clone(), true).await.unwrap();
+    spool.store(stored.clone(), &lane(), true).await.unwrap();
     let stray = [(0, RecipientState::Relayed), (7, RecipientState::Relayed)];
     let refused = spool.settle(settlement(stored.id, &stray)).await.unwrap_err().to_string();
     assert!(refused.contains("recipient 7"), "{refused}");
@@ -373,16 +402,16 @@ pub(crate) async fn a_settlement_of_a_recipient_that_is_not_there_is_refused(fix
 pub(crate) async fn an_id_is_stored_once(fixture: impl Fixture) {
     let spool = fixture.spool();
     let stored = message(0, b"first");
-    spool.store(stored.clone(), false).await.unwrap();
+    spool.store(stored.clone(), &lane(), false).await.unwrap();
     let twin = Message { body: Body::Inline(Bytes::from_static(b"second")), ..Message::clone(&stored) };
-    let refused = spool.store(Arc::new(twin), true).await.unwrap_err().to_string();
+    let refused = spool.store(Arc::new(twin), &lane(), true).await.unwrap_err().to_string();
     assert!(refused.contains(&stored.id.to_string()), "{refused}");
     assert_eq!(claim_one(spool, 0).await.message.body.bytes().await.unwrap(), &b"first"[..]);
 }
 
 pub(crate) async fn a_message_without_recipients_is_refused(fixture: impl Fixture) {
     let nobody = message_for(0, &[], Body::Inline(Bytes::new()));
-    let refused = fixture.spool().store(nobody, false).await.unwrap_err().to_string();
+    let refused = fixture.spool().store(nobody, &lane(), false).await.unwrap_err().to_string();
     assert!(refused.contains("no recipient"), "{refused}");
     assert_eq!(fixture.spool().counts().await.unwrap(), SpoolCounts::default());
 }
@@ -391,7 +420,7 @@ pub(crate) async fn what_waits_for_a_person_is_not_claimed(mut fixture: impl Fix
     let spool = fixture.spool();
     let stored = three_recipients();
     let held = RecipientState::Held(provider("ses.eu"));
-    spool.store(stored.clone(), true).await.unwrap();
+    spool.store(stored.clone(), &lane(), true).await.unwrap();
     let changes = [(0, held.clone()), (1, RecipientState::Relayed), (2, RecipientState::Pending)];
     spool.settle(settlement(stored.id, &changes)).await.unwrap();
     assert_eq!(spool.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 1, held: 0 });
@@ -399,7 +428,7 @@ pub(crate) async fn what_waits_for_a_person_is_not_claimed(mut fixture: impl Fix
     // A handover is recorded for the open recipient alone, whoever else is named.
     spool.begin(stored.id, &provider("smarthost.b"), &[RecipientIndex(0), RecipientIndex(2)]).await.unwrap();
     spool.settle(settlement(stored.id, &[(2, RecipientState::Relayed)])).await.unwrap();
-    assert_eq!(spool.next_due().await.unwrap(), None);
+    assert_eq!(next_due(spool).await, None);
     assert_eq!(fixture.crash().await, Recovered::default());
     assert!(claim(fixture.spool(), FAR).await.is_empty());
     assert_eq!(fixture.spool().counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 1 });
@@ -410,8 +439,8 @@ pub(crate) async fn leases_that_lapse_go_to_another_node(fixture: impl Fixture) 
     first.renew(at(0), at(30)).await.unwrap();
     second.renew(at(0), at(30)).await.unwrap();
     let (begun, untouched) = (message(0, b"begun"), message(1, b"untouched"));
-    first.store(begun.clone(), true).await.unwrap();
-    first.store(untouched.clone(), true).await.unwrap();
+    first.store(begun.clone(), &lane(), true).await.unwrap();
+    first.store(untouched.clone(), &lane(), true).await.unwrap();
     first.begin(begun.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
     assert_eq!(second.renew(at(30), at(60)).await.unwrap(), Recovered::default(), "until is inclusive");
     assert_eq!(second.renew(at(31), at(60)).await.unwrap(), Recovered { released: 2, in_doubt: 1, set_aside: vec![] });
@@ -420,10 +449,10 @@ pub(crate) async fn leases_that_lapse_go_to_another_node(fixture: impl Fixture) 
     assert_eq!(claimed[0].recipients, [RecipientState::InDoubt(provider("ses.eu"))]);
     lost(first.begin(untouched.id, &provider("ses.eu"), &[RecipientIndex(0)]).await, untouched.id);
     lost(first.settle(settlement(begun.id, &[(0, RecipientState::Relayed)])).await, begun.id);
-    lost(first.release(untouched.id, at(0)).await, untouched.id);
+    lost(first.release(untouched.id, &lane(), at(0)).await, untouched.id);
     // The first node comes back, and takes part again.
     assert_eq!(first.renew(at(40), at(70)).await.unwrap(), Recovered::default());
-    second.release(untouched.id, at(40)).await.unwrap();
+    second.release(untouched.id, &lane(), at(40)).await.unwrap();
     assert_eq!(ids(&claim(first, 40).await), [untouched.id]);
     second.settle(settlement(begun.id, &[(0, RecipientState::Relayed)])).await.unwrap();
 }
@@ -432,7 +461,7 @@ pub(crate) async fn leases_that_are_renewed_stay(fixture: impl Fixture) {
     let (first, second) = (fixture.spool(), fixture.another_node().await);
     let stored = message(0, b"x");
     first.renew(at(0), at(30)).await.unwrap();
-    first.store(stored.clone(), true).await.unwrap();
+    first.store(stored.clone(), &lane(), true).await.unwrap();
     first.renew(at(20), at(50)).await.unwrap();
     assert_eq!(second.renew(at(40), at(70)).await.unwrap(), Recovered::default());
     // A node that is late, and was not missed by anybody, keeps what it has.
@@ -442,21 +471,21 @@ pub(crate) async fn leases_that_are_renewed_stay(fixture: impl Fixture) {
 
 pub(crate) async fn the_next_due_time_is_that_of_the_earliest_waiting(fixture: impl Fixture) {
     let spool = fixture.spool();
-    assert_eq!(spool.next_due().await.unwrap(), None);
-    spool.store(message(20, b"x"), false).await.unwrap();
-    spool.store(message(10, b"x"), false).await.unwrap();
-    spool.store(message(5, b"leased"), true).await.unwrap();
-    assert_eq!(spool.next_due().await.unwrap(), Some(at(10)));
+    assert_eq!(next_due(spool).await, None);
+    spool.store(message(20, b"x"), &lane(), false).await.unwrap();
+    spool.store(message(10, b"x"), &lane(), false).await.unwrap();
+    spool.store(message(5, b"leased"), &lane(), true).await.unwrap();
+    assert_eq!(next_due(spool).await, Some(at(10)));
     let claimed = claim_one(spool, 10).await;
-    assert_eq!(spool.next_due().await.unwrap(), Some(at(20)));
+    assert_eq!(next_due(spool).await, Some(at(20)));
     let late = at(30) + Duration::from_nanos(1);
-    spool.release(claimed.message.id, late).await.unwrap();
+    spool.release(claimed.message.id, &lane(), late).await.unwrap();
     claim_one(spool, 20).await;
     // Whatever precision is kept: never early, and due when the time that is told comes.
-    let next = spool.next_due().await.unwrap().unwrap();
+    let next = next_due(spool).await.unwrap();
     assert!(next >= late && next <= late + Duration::from_millis(1));
     assert!(claim(spool, 30).await.is_empty());
-    assert_eq!(spool.claim(next, 1, PLENTY).await.unwrap().len(), 1);
+    assert_eq!(claim_most(spool, next, 1, PLENTY).await.unwrap().len(), 1);
 }
 
 pub(crate) async fn a_limit_survives_a_crash(mut fixture: impl Fixture) {
@@ -467,7 +496,7 @@ pub(crate) async fn a_limit_survives_a_crash(mut fixture: impl Fixture) {
     spool.save_limit("ses.eu/day", at(200)).await.unwrap();
     assert_eq!(spool.load_limit("ses.eu/day").await.unwrap(), Some(at(200)));
     // It rides along with a commit; nothing says that it survives without one.
-    spool.store(message(0, b"x"), false).await.unwrap();
+    spool.store(message(0, b"x"), &lane(), false).await.unwrap();
     fixture.crash().await;
     assert_eq!(fixture.spool().load_limit("ses.eu/day").await.unwrap(), Some(at(200)));
     assert_eq!(fixture.spool().load_limit("ses.us/day").await.unwrap(), Some(at(7)));
@@ -480,8 +509,8 @@ pub(crate) async fn a_limit_survives_a_crash(mut fixture: impl Fixture) {
 pub(crate) async fn a_record_that_cannot_be_read_is_set_aside_and_blocks_nobody(mut fixture: impl Fixture) {
     let spool = fixture.spool();
     let (bad, good) = (message(0, b"bad"), message(1, b"good"));
-    spool.store(bad.clone(), false).await.unwrap();
-    spool.store(good.clone(), false).await.unwrap();
+    spool.store(bad.clone(), &lane(), false).await.unwrap();
+    spool.store(good.clone(), &lane(), false).await.unwrap();
     fixture.spoil(bad.id).await;
     assert_eq!(claim_one(spool, 1).await.message.id, good.id);
     let told = spool.renew(at(2), at(3)).await.unwrap();
@@ -501,12 +530,12 @@ pub(crate) async fn a_healthy_store_checks_out(fixture: impl Fixture) {
 pub(crate) async fn a_closed_store_gives_its_leases_back_and_refuses(mut fixture: impl Fixture) {
     let spool = fixture.spool();
     let (begun, untouched) = (message(0, b"begun"), message(1, b"untouched"));
-    spool.store(begun.clone(), true).await.unwrap();
-    spool.store(untouched.clone(), true).await.unwrap();
+    spool.store(begun.clone(), &lane(), true).await.unwrap();
+    spool.store(untouched.clone(), &lane(), true).await.unwrap();
     spool.begin(begun.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
     spool.close(Duration::from_secs(60)).await.unwrap();
-    assert!(matches!(spool.store(message(2, b"late"), false).await, Err(SpoolError::Closed)));
-    assert!(matches!(spool.claim(at(9), 1, PLENTY).await, Err(SpoolError::Closed)));
+    assert!(matches!(spool.store(message(2, b"late"), &lane(), false).await, Err(SpoolError::Closed)));
+    assert!(matches!(claim_most(spool, at(9), 1, PLENTY).await, Err(SpoolError::Closed)));
     assert!(matches!(spool.counts().await, Err(SpoolError::Closed)));
     assert!(matches!(spool.check().await, Err(SpoolError::Closed)));
     assert!(matches!(spool.close(Duration::ZERO).await, Err(SpoolError::Closed)));

@@ -43,8 +43,9 @@ impl QueueState {
     }
 }
 
-/// Where mail waits: lanes take turns, so that none delays another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Where mail waits: lanes take turns, so that none delays another. The default is that of mail of which
+/// nothing is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane {
     /// How urgent its mail is.
     pub priority: Priority,

@@ -1,6 +1,7 @@
 //! Handovers in doubt: who is asked again, for whom, and when nobody is.
 
 use super::*;
+use crate::spool::view::Lane;
 use crate::spool::{RecipientState, Settlement};
 
 #[tokio::test(start_paused = true)]
@@ -13,7 +14,7 @@ async fn doubt_that_a_crash_left_is_held_where_the_route_holds_and_asked_again_w
         let message = bench.message("x@y.example", &["r@z.example"]);
         let now = bench.queue.clock().now();
         node.renew(now, now + Duration::from_secs(1)).await.unwrap();
-        node.store(Arc::clone(&message), true).await.unwrap();
+        node.store(Arc::clone(&message), &Lane::default(), true).await.unwrap();
         node.begin(message.id, &"test.a".into(), &[RecipientIndex(0)]).await.unwrap();
         bench.pass(200).await;
         assert_eq!((bench.queue.counts().await.unwrap().held, a.seconds().len()), (held, asked));
@@ -29,10 +30,11 @@ async fn doubt_from_before_handovers_had_numbers_is_held_and_keeps_nobody_else_b
         let node = bench.spool.another_node();
         let now = bench.queue.clock().now();
         node.renew(now, now + Duration::from_secs(1)).await.unwrap();
-        node.store(Arc::clone(&message), true).await.unwrap();
+        node.store(Arc::clone(&message), &Lane::default(), true).await.unwrap();
         // As a schema has it that did not tell handovers apart.
         let changes = vec![(RecipientIndex(in_doubt), RecipientState::InDoubt("test.a".into()), String::new())];
         node.settle(Settlement {
+            lane: Lane::default(),
             id: message.id,
             changes,
             attempts: 1,

@@ -9,10 +9,11 @@ use postrider_providers::contract::{Body, Message, MessageId, Priority, Provider
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::Fault;
-use super::notes;
 use super::record::{body_type_text, millis, millis_up, state_columns};
 use super::writer::{Op, Work, remove_body};
-use crate::spool::{Recovered, Settlement, SpoolError, handover};
+use super::{lanes, notes};
+use crate::spool::view::Lane;
+use crate::spool::{Recovered, Settlement, SpoolError, Want, handover};
 
 /// The `owner` of records that were set aside: a node that never is.
 const SET_ASIDE: i64 = 0;
@@ -20,6 +21,7 @@ const SET_ASIDE: i64 = 0;
 /// Stores a message.
 pub(super) struct Store {
     pub(super) message: Arc<Message>,
+    pub(super) lane: Lane,
     pub(super) owner: Option<i64>,
     /// The directory of body files.
     pub(super) bodies: PathBuf,
@@ -29,7 +31,7 @@ impl Op for Store {
     type Answer = ();
 
     fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
-        insert(work.db, &self.message, self.owner, &self.bodies)
+        insert(work.db, &self.message, &self.lane, self.owner, &self.bodies)
     }
 
     fn grows_by(&self) -> Option<u64> {
@@ -52,7 +54,7 @@ impl Op for Store {
 }
 
 /// Writes all rows of a new message.
-fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path) -> Result<(), Fault> {
+fn insert(db: &Connection, message: &Message, lane: &Lane, owner: Option<i64>, bodies: &Path) -> Result<(), Fault> {
     let id = message.id;
     let refused = |words: String| Err(Fault::Refused(SpoolError::Unavailable(words)));
     if message.envelope.recipients.is_empty() {
@@ -75,8 +77,8 @@ fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path)
     let inserted = db
         .prepare_cached(
             "INSERT INTO messages (id, received, reverse_path, body_type, smtputf8, size, body_file, due, owner, \
-             returned, envelope_id, application, client, message_id, priority) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?2, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING",
+             returned, envelope_id, application, client, message_id, priority, lane) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?2, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             id.as_bytes(),
@@ -93,6 +95,7 @@ fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path)
             message.origin.client.map(|client| client.to_string()),
             message.origin.message_id.as_deref(),
             message.origin.priority.map(Priority::as_str),
+            lanes::number(db, lane)?,
         ])?;
     if inserted == 0 {
         return refused(format!("message {id} is stored already; every message needs an id of its own"));
@@ -118,41 +121,64 @@ fn insert(db: &Connection, message: &Message, owner: Option<i64>, bodies: &Path)
     Ok(())
 }
 
-/// Leases what is due. The ids are in a place that both sides share, so that they can be given back
-/// when the claimer has gone away meanwhile.
+/// Leases what is due, lane by lane. The ids are in a place that both sides share, so that they can be
+/// given back when the claimer has gone away meanwhile.
 pub(super) struct Claim {
     pub(super) node: i64,
     pub(super) now: SystemTime,
-    pub(super) limit: usize,
+    pub(super) wants: Vec<Want>,
     pub(super) octets: u64,
     pub(super) leased: Arc<Mutex<Vec<MessageId>>>,
 }
 
-impl Op for Claim {
-    type Answer = ();
+/// How many of the leased messages, in their order, are of one lane, and when its next one is due.
+pub(super) struct Share {
+    pub(super) lane: Lane,
+    pub(super) messages: usize,
+    pub(super) next_due: Option<SystemTime>,
+}
 
-    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+impl Op for Claim {
+    type Answer = Vec<Share>;
+
+    fn run(&self, work: &mut Work<'_>) -> Result<Vec<Share>, Fault> {
         let mut leased = self.leased.lock();
         leased.clear();
-        let mut due = work.db.prepare_cached(
+        let (mut in_memory, mut shares) = (0, Vec::with_capacity(self.wants.len()));
+        for Want { lane, limit } in &self.wants {
+            let before = leased.len();
+            let number = lanes::find(work.db, lane)?;
+            if let Some(number) = number.filter(|_| in_memory <= self.octets) {
+                self.find(work.db, number, *limit, &mut in_memory, &mut leased)?;
+            }
+            let mut lease = work.db.prepare_cached("UPDATE messages SET owner = ?2 WHERE id = ?1")?;
+            for id in &leased[before..] {
+                lease.execute(params![id.as_bytes(), self.node])?;
+            }
+            let next_due = number.map_or(Ok(None), |number| lanes::next_due(work.db, number))?;
+            shares.push(Share { lane: lane.clone(), messages: leased.len() - before, next_due });
+        }
+        Ok(shares)
+    }
+}
+
+impl Claim {
+    /// Adds what is due in one lane. `in_memory` counts the octets of small bodies, up to the one that
+    /// was too much.
+    fn find(&self, db: &Connection, lane: i64, limit: usize, in_memory: &mut u64, found: &mut Vec<MessageId>) -> rusqlite::Result<()> {
+        let mut due = db.prepare_cached(
             "SELECT id, size, body_file IS NULL FROM messages \
-             WHERE owner IS NULL AND due IS NOT NULL AND due <= ?1 ORDER BY due, id LIMIT ?2",
+             WHERE owner IS NULL AND due IS NOT NULL AND lane = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3",
         )?;
-        let mut rows = due.query(params![millis(self.now), i64::try_from(self.limit).unwrap_or(i64::MAX)])?;
-        let mut in_memory = 0_u64;
+        let mut rows = due.query(params![lane, millis(self.now), i64::try_from(limit).unwrap_or(i64::MAX)])?;
         while let Some(row) = rows.next()? {
             if row.get(2)? {
-                in_memory = in_memory.saturating_add(u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0));
-                if in_memory > self.octets && !leased.is_empty() {
+                *in_memory = in_memory.saturating_add(u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0));
+                if *in_memory > self.octets && !found.is_empty() {
                     break;
                 }
             }
-            leased.push(MessageId::from_bytes(row.get(0)?));
-        }
-        drop(rows);
-        let mut lease = work.db.prepare_cached("UPDATE messages SET owner = ?2 WHERE id = ?1")?;
-        for id in leased.iter() {
-            lease.execute(params![id.as_bytes(), self.node])?;
+            found.push(MessageId::from_bytes(row.get(0)?));
         }
         Ok(())
     }
@@ -213,7 +239,7 @@ impl Op for Settle {
     type Answer = ();
 
     fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
-        let Settlement { id, changes, attempts, due, notifications, warned, journal } = &self.settlement;
+        let Settlement { id, lane, changes, attempts, due, notifications, warned, journal } = &self.settlement;
         let body_file = leased(work.db, *id, self.node)?;
         let mut states = states(work.db, *id)?;
         for (RecipientIndex(position), state, _) in changes {
@@ -228,8 +254,8 @@ impl Op for Settle {
             }
         }
         // First, because it is the only thing left that can be refused.
-        for notification in notifications {
-            insert(work.db, notification, None, &self.bodies)?;
+        for (notification, lane) in notifications {
+            insert(work.db, notification, lane, None, &self.bodies)?;
         }
         for record in journal {
             notes::append(work.db, record)?;
@@ -243,8 +269,8 @@ impl Op for Settle {
         self.update_recipients(work.db)?;
         let open = states.iter().any(|state| matches!(state.as_str(), "pending" | "in_doubt"));
         work.db
-            .prepare_cached("UPDATE messages SET owner = NULL, attempts = ?2, due = ?3, warned = ?4 WHERE id = ?1")?
-            .execute(params![id.as_bytes(), attempts, open.then(|| millis_up(*due)), warned])?;
+            .prepare_cached("UPDATE messages SET owner = NULL, attempts = ?2, due = ?3, warned = ?4, lane = ?5 WHERE id = ?1")?
+            .execute(params![id.as_bytes(), attempts, open.then(|| millis_up(*due)), warned, lanes::number(work.db, lane)?])?;
         Ok(())
     }
 }
@@ -294,6 +320,7 @@ fn leased(db: &Connection, id: MessageId, node: i64) -> Result<Option<String>, F
 pub(super) struct Release {
     pub(super) node: i64,
     pub(super) id: MessageId,
+    pub(super) lane: Lane,
     pub(super) due: SystemTime,
 }
 
@@ -307,9 +334,11 @@ impl Op for Release {
                 "UPDATE recipients SET state = 'in_doubt', provider = asked, asked = NULL WHERE message = ?1 AND asked IS NOT NULL",
             )?
             .execute([self.id.as_bytes()])?;
-        work.db
-            .prepare_cached("UPDATE messages SET owner = NULL, due = ?2 WHERE id = ?1")?
-            .execute(params![self.id.as_bytes(), millis_up(self.due)])?;
+        work.db.prepare_cached("UPDATE messages SET owner = NULL, due = ?2, lane = ?3 WHERE id = ?1")?.execute(params![
+            self.id.as_bytes(),
+            millis_up(self.due),
+            lanes::number(work.db, &self.lane)?
+        ])?;
         Ok(())
     }
 }

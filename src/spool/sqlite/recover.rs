@@ -6,7 +6,7 @@ use postrider_providers::contract::MessageId;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::layout::{Layout, sync_dir};
-use super::{error, ops};
+use super::{error, lanes, ops};
 use crate::spool::{Recovered, SpoolError};
 
 /// Makes this process the only node, and takes over what others left. Returns the node's number.
@@ -20,6 +20,7 @@ pub(super) fn take_over(db: &mut Connection, layout: &Layout) -> Result<(i64, Re
         for owner in owners(&tx)? {
             ops::take_back(&tx, owner, &mut recovered)?;
         }
+        lanes::drop_empty(&tx)?;
         tx.execute("DELETE FROM nodes", [])?;
         tx.execute("INSERT INTO nodes (alive_until) VALUES (0)", [])?;
         let node = tx.last_insert_rowid();

@@ -8,7 +8,7 @@ use postrider_providers::contract::{
     Body, BodyType, Envelope, Message, MessageId, Notify, Origin, OriginalRecipient, Recipient, Returned, ReversePath,
 };
 
-use super::{FAR, Fixture, address, at, claim, message, message_for};
+use super::{FAR, Fixture, address, at, claim, lane, message, message_for};
 use crate::spool::{BodySink, RecipientState, Spool};
 
 pub(crate) async fn a_message_comes_back_exactly_as_it_was_stored(mut fixture: impl Fixture) {
@@ -43,7 +43,7 @@ pub(crate) async fn a_message_comes_back_exactly_as_it_was_stored(mut fixture: i
             envelope,
             body,
         });
-        fixture.spool().store(message, false).await.unwrap();
+        fixture.spool().store(message, &lane(), false).await.unwrap();
     }
     let before = claim(fixture.spool(), 1).await;
     fixture.crash().await;
@@ -100,7 +100,7 @@ pub(crate) async fn what_was_asked_about_notifications_and_who_asked_comes_back(
         })
         .collect();
     for message in &messages {
-        fixture.spool().store(Arc::new(message.clone()), true).await.unwrap();
+        fixture.spool().store(Arc::new(message.clone()), &lane(), true).await.unwrap();
     }
     fixture.crash().await;
     let claimed = claim(fixture.spool(), 1).await;
@@ -125,7 +125,7 @@ pub(crate) async fn a_body_of_any_size_comes_back(mut fixture: impl Fixture) {
         assert_eq!(body.len(), size as u64);
         let mut message = Arc::unwrap_or_clone(message_for(seconds as u64, &["a@example.org"], body));
         message.id = id;
-        fixture.spool().store(Arc::new(message), false).await.unwrap();
+        fixture.spool().store(Arc::new(message), &lane(), false).await.unwrap();
     }
     fixture.crash().await;
     let claimed = claim(fixture.spool(), FAR).await;

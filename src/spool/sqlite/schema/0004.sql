@@ -1,7 +1,6 @@
 -- Lanes, a person's decisions, and what is on its way into the history.
 
--- Where mail waits: the next message is taken from each lane in turn. Lane 0 is mail that was stored before
--- there were lanes.
+-- Where mail waits: the next message is taken from each lane in turn.
 CREATE TABLE lanes (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     priority TEXT    NOT NULL,  -- 'high', 'normal', 'bulk'
@@ -9,6 +8,9 @@ CREATE TABLE lanes (
     domain   TEXT    NOT NULL,  -- of the reverse-path; '' for the null one
     UNIQUE (priority, route, domain)
 ) STRICT;
+
+-- Of mail that was stored before there were lanes, and of mail for which there is no route.
+INSERT INTO lanes (id, priority, route, domain) VALUES (0, 'normal', '', '');
 
 ALTER TABLE messages ADD COLUMN lane INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE messages ADD COLUMN message_id TEXT;                  -- the Message-ID, without angle brackets
@@ -20,8 +22,13 @@ ALTER TABLE messages ADD COLUMN rerouted TEXT;                    -- the route t
 
 ALTER TABLE recipients ADD COLUMN last_provider TEXT;             -- who was asked last
 
+-- As before, these three divide the table among them.
 DROP INDEX messages_waiting;
 CREATE INDEX messages_waiting ON messages (lane, due) WHERE owner IS NULL AND due IS NOT NULL;
+DROP INDEX messages_held;
+CREATE INDEX messages_held ON messages (lane, received) WHERE owner IS NULL AND due IS NULL;
+DROP INDEX messages_leased;
+CREATE INDEX messages_leased ON messages (owner, lane) WHERE owner IS NOT NULL;
 
 -- What has to survive a restart and is no message: circuits, holds, pins, refused senders. The values are JSON.
 CREATE TABLE notes (

@@ -25,7 +25,7 @@ impl Snapshot {
         let (spool, recovered) = open(dir.path()).await;
         assert_eq!(recovered, Recovered::default());
         // It takes mail again, too.
-        spool.store(suite::message(1000, b"after"), false).await.unwrap();
+        spool.store(suite::message(1000, b"after"), &suite::lane(), false).await.unwrap();
         let mut bodies = Vec::new();
         for stored in suite::claim(&spool, 1000).await {
             bodies.push(stored.message.body.bytes().await.unwrap());
@@ -42,11 +42,11 @@ async fn a_torn_last_commit_takes_nothing_else_with_it() {
     let bodies: Vec<Bytes> = (0..=ACKNOWLEDGED).map(|n| Bytes::from(vec![n as u8; 3000 + n])).collect();
     for (seconds, body) in (0..).zip(&bodies[..ACKNOWLEDGED]) {
         let message = suite::message_for(seconds, &["a@example.org"], Body::Inline(body.clone()));
-        fixture.spool().store(message, false).await.unwrap();
+        fixture.spool().store(message, &suite::lane(), false).await.unwrap();
     }
     let before = Snapshot::take(fixture.dir.path());
     let last = suite::message_for(99, &["a@example.org"], Body::Inline(bodies[ACKNOWLEDGED].clone()));
-    fixture.spool().store(last, false).await.unwrap();
+    fixture.spool().store(last, &suite::lane(), false).await.unwrap();
     let after = Snapshot::take(fixture.dir.path());
     assert_eq!(before.database, after.database, "nothing is copied into the database yet");
     assert!(after.log.len() > before.log.len() + 4 * SECTOR);

@@ -44,7 +44,7 @@ pub struct About {
     pub client: Option<String>,
 }
 
-/// One thing that happened. Recipients are positions in the order of RCPT.
+/// One thing that happened. Recipients are positions in the order of RCPT; those to whom the same happened are in one event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -65,10 +65,10 @@ pub enum Event {
         /// How long it took, in milliseconds.
         elapsed_ms: u64,
     },
-    /// Handed over for a recipient.
+    /// Handed over.
     Relayed {
-        /// The recipient.
-        recipient: u32,
+        /// The recipients.
+        recipients: Vec<u32>,
         /// To whom.
         provider: String,
         /// Its id for the message.
@@ -78,8 +78,8 @@ pub enum Event {
     },
     /// Waits for another attempt.
     Deferred {
-        /// The recipient.
-        recipient: u32,
+        /// The recipients.
+        recipients: Vec<u32>,
         /// Why.
         words: String,
         /// When it is due, in milliseconds since 1970.
@@ -87,8 +87,8 @@ pub enum Event {
     },
     /// A handover without an answer.
     InDoubt {
-        /// The recipient.
-        recipient: u32,
+        /// The recipients.
+        recipients: Vec<u32>,
         /// Who may have it.
         provider: String,
         /// What was seen.
@@ -98,22 +98,22 @@ pub enum Event {
     },
     /// Refused for good.
     Bounced {
-        /// The recipient.
-        recipient: u32,
+        /// The recipients.
+        recipients: Vec<u32>,
         /// The words.
         words: String,
     },
     /// Given up for its age.
     Expired {
-        /// The recipient.
-        recipient: u32,
+        /// The recipients.
+        recipients: Vec<u32>,
         /// The last reason why it waited.
         words: String,
     },
     /// Undeliverable, and nobody could be told.
     Dead {
-        /// The recipient.
-        recipient: u32,
+        /// The recipients.
+        recipients: Vec<u32>,
         /// The words.
         words: String,
     },
@@ -139,6 +139,9 @@ pub enum Event {
     },
 }
 
+/// The most octets of somebody's words that a record keeps.
+const WORDS_MAX: usize = 1000;
+
 /// Milliseconds since 1970, as records have them.
 #[must_use]
 pub fn millis(time: SystemTime) -> u64 {
@@ -152,4 +155,15 @@ impl Record {
         // Texts and numbers under texts: nothing here can fail to be JSON.
         serde_json::to_string(self).unwrap_or_default()
     }
+}
+
+/// Words as a record keeps them: the beginning, where they are very long.
+#[must_use]
+pub fn words(text: impl Into<String>) -> String {
+    let mut text = text.into();
+    if text.len() > WORDS_MAX {
+        text.truncate(text.floor_char_boundary(WORDS_MAX));
+        text.push('…');
+    }
+    text
 }

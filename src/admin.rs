@@ -8,6 +8,7 @@ mod api;
 mod connection;
 mod convert;
 mod guard;
+mod health;
 mod operations;
 mod problem;
 pub mod wire;
@@ -34,6 +35,7 @@ use crate::dispatch::Dispatcher;
 use crate::queue::Queue;
 use crate::spool::Spool;
 use guard::Guard;
+use health::Health;
 use operations::{Operations, Orders, Parts};
 use problem::Problem;
 
@@ -56,6 +58,7 @@ pub struct About {
 pub struct Admin {
     office: Office,
     guard: Arc<Guard>,
+    health: Health,
 }
 
 /// What every handler works with. Clones share it.
@@ -81,15 +84,18 @@ impl Admin {
     ) -> (Self, mpsc::Receiver<Order>) {
         let clock = queue.clock();
         let (orders, receiver) = mpsc::channel(4);
+        let draining = CancellationToken::new();
+        let vital = Arc::new(health::Body { queue: queue.clone(), dispatcher: Arc::clone(&dispatcher) });
+        let health = Health::new(vital, draining.clone());
         let office = Office {
             operations: Arc::new(Parts { queue, dispatcher }),
             orders,
             about: Arc::new(about),
             clock,
             started: clock.now(),
-            draining: CancellationToken::new(),
+            draining,
         };
-        (Self { office, guard: Arc::new(Guard::new(token)) }, receiver)
+        (Self { office, guard: Arc::new(Guard::new(token)), health }, receiver)
     }
 
     /// Cancel it when the gateway begins to drain: then the API says so.
@@ -108,7 +114,7 @@ impl Admin {
     }
 
     fn router(self) -> Router {
-        let Self { office, guard } = self;
+        let Self { office, guard, health } = self;
         let (api, document) = api::routes().split_for_parts();
         let document = Arc::new(document);
         let described = move || async move { Json(document) };
@@ -116,7 +122,9 @@ impl Admin {
             .fallback(api::no_such_path)
             .method_not_allowed_fallback(api::no_such_method)
             .with_state(office)
+            .merge(health::metered(health.clone()))
             .layer(middleware::from_fn_with_state(guard, guard::check))
+            .merge(health::open(health))
             .layer(middleware::from_fn_with_state((), in_time))
             .layer(DefaultBodyLimit::max(MAX_BODY))
     }

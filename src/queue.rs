@@ -17,6 +17,7 @@ mod lanes;
 pub mod lease;
 mod metered;
 mod operate;
+mod pulse;
 pub mod retry;
 mod window;
 
@@ -37,6 +38,7 @@ use crate::route::Router;
 use crate::spool::{Spool, SpoolCounts, SpoolError, Stored};
 use crate::telemetry::metrics::Metrics;
 use lanes::Lanes;
+use pulse::Pulse;
 use window::Window;
 
 /// How the queue behaves.
@@ -81,6 +83,7 @@ struct Shared<S: Spool> {
     clock: Clock,
     lanes: Lanes,
     window: Window,
+    pulse: Pulse,
     /// Wakes the feeder: there may be something to fetch, or room to fetch it into.
     poke: tokio::sync::Notify,
 }
@@ -96,7 +99,15 @@ impl<S: Spool> Queue<S> {
     #[must_use]
     pub fn new(spool: S, settings: Settings, clock: Clock) -> Self {
         let window = Window::new(settings.window_messages, settings.window_octets);
-        Self(Arc::new(Shared { spool, settings, clock, lanes: Lanes::default(), window, poke: tokio::sync::Notify::new() }))
+        Self(Arc::new(Shared {
+            spool,
+            settings,
+            clock,
+            lanes: Lanes::default(),
+            window,
+            pulse: Pulse::new(),
+            poke: tokio::sync::Notify::new(),
+        }))
     }
 
     /// Lets these routes say in which lane a message waits, from now on. What waits already moves to its
@@ -130,6 +141,7 @@ impl<S: Spool> Queue<S> {
     /// Waits until a message may be attempted, and lends it. Dropping the lease returns the message.
     pub async fn lease(&self) -> Lease<S> {
         let entry = self.0.window.pop().await;
+        self.0.pulse.lent();
         Lease::new(self.clone(), entry)
     }
 
@@ -142,6 +154,12 @@ impl<S: Spool> Queue<S> {
     /// Lets up to `count` messages go that wait for `reason`.
     pub fn wake(&self, reason: &WaitReason, count: usize) {
         self.0.window.wake(reason, count);
+    }
+
+    /// What of the queue's work stands still, in words; `None` if it goes on, or there is nothing to do.
+    #[must_use]
+    pub fn stands_still(&self) -> Option<String> {
+        self.0.pulse.stands_still(self.0.settings.lease / 3, self.0.window.ready())
     }
 
     /// Messages in memory: ready, parked, or leased.

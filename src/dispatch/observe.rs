@@ -10,8 +10,8 @@ use tower::{Layer, Service};
 use tracing::{debug, error, info, warn};
 
 use super::transport::{Refusal, Try};
-use crate::telemetry::metrics::Metrics;
 use super::vitals::Vitals;
+use crate::telemetry::metrics::Metrics;
 
 /// Puts a log event behind each try.
 #[derive(Debug, Clone)]

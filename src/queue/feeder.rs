@@ -67,6 +67,7 @@ async fn fetch_once<S: Spool>(shared: &Shared<S>) -> Result<Option<Instant>, Spo
 async fn renew<S: Spool>(shared: &Shared<S>) {
     let lease = shared.settings.lease;
     loop {
+        shared.pulse.kept();
         let now = shared.clock.now();
         match shared.spool.renew(now, now + lease).await {
             Ok(recovered) => {

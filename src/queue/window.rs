@@ -193,6 +193,11 @@ impl Window {
         self.usage.messages.load(Ordering::Relaxed)
     }
 
+    /// Messages that wait for nothing but to be taken.
+    pub(super) fn ready(&self) -> usize {
+        self.state.lock().ready.len()
+    }
+
     pub(super) async fn pop(&self) -> Entry {
         loop {
             let ready = self.ready.notified();

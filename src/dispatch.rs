@@ -16,6 +16,7 @@ mod notebook;
 mod observe;
 pub mod rate;
 mod rewrite;
+mod senders;
 mod suitable;
 mod transport;
 mod vitals;
@@ -28,7 +29,7 @@ use futures_util::FutureExt as _;
 use postrider_providers::contract::{Connected, ProviderName};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{error, warn};
 
 pub use breaker::{Circuit, CircuitState};
@@ -39,6 +40,7 @@ use crate::config::{Failover, Rewrite};
 use crate::queue::{Lease, Queue};
 use crate::route::Router;
 use crate::spool::Spool;
+use control::Holds;
 use notebook::Notebook;
 use rate::{KeyedLimits, ProviderLimits, SenderLimits};
 
@@ -68,8 +70,12 @@ pub struct Dispatcher<S: Spool> {
     sender_limits: SenderLimits,
     /// Limits on sending domains of a route, by the route's name.
     route_limits: HashMap<Arc<str>, KeyedLimits>,
+    /// Waiting times between attempts, by the provider that was asked last.
+    retry: HashMap<ProviderName, Arc<[Duration]>>,
     /// What a restart should not forget.
     notebook: Notebook,
+    /// What people have decided.
+    holds: Holds,
 }
 
 impl<S: Spool> Dispatcher<S> {
@@ -86,7 +92,8 @@ impl<S: Spool> Dispatcher<S> {
             .iter()
             .filter_map(|route| Some((route.name.clone(), KeyedLimits::of_route(&route.name, route.per_sending_domain?))))
             .collect();
-        Self { queue, router, transports, sender_limits, route_limits, notebook }
+        let retry = failover.providers.iter().filter_map(|(name, own)| Some((name.clone(), own.retry.as_deref()?.into()))).collect();
+        Self { queue, router, transports, retry, sender_limits, route_limits, notebook, holds: Holds::default() }
     }
 
     /// The circuits, to be looked at.
@@ -105,6 +112,8 @@ impl<S: Spool> Dispatcher<S> {
         let aborted = CancellationToken::new();
         // Ends with this.
         let _accounts = accounts::follow(&self.transports, &self.queue);
+        let (noted, spool) = (self.notebook.clone(), self.queue.spool().clone());
+        let notes = AbortOnDropHandle::new(tokio::spawn(async move { noted.run(&spool).await }));
         loop {
             let next = async {
                 let hand = Arc::clone(&hands).acquire_owned().await;
@@ -129,6 +138,10 @@ impl<S: Spool> Dispatcher<S> {
             warn!(attempts = tasks.len(), "attempts at hand did not end in time; they are cut off and in doubt");
             aborted.cancel();
             tasks.wait().await;
+        }
+        drop(notes);
+        if let Err(error) = self.notebook.flush(self.queue.spool()).await {
+            warn!(%error, "what was learned about providers last could not be recorded");
         }
     }
 

@@ -160,6 +160,7 @@ impl<S: Spool> Gateway<S> {
         }
         let sender_limits = SenderLimits::new(&config.applications, &config.sending_domain_limits);
         let dispatcher = Arc::new(Dispatcher::new(queue.clone(), Arc::clone(&router), endpoints, &config.failover, sender_limits));
+        dispatcher.restore().await?;
         let circuits = dispatcher.circuits();
 
         let mut certificates = CertificateStore::new(clock);
@@ -354,6 +355,7 @@ fn queue_settings(config: &Config) -> queue::Settings {
         retry: RetrySchedule { waits: config.queue.retry.clone(), expire_after: config.queue.expire_after },
         window_messages: config.queue.window,
         hostname: config.server.hostname.to_string(),
+        jitter: 10,
         ..queue::Settings::default()
     }
 }

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub use feeder::report;
 pub use lease::{Disposition, Lease};
 pub use operate::{Found, JobId, JobState, Progress};
-pub use retry::RetrySchedule;
+pub use retry::{Plan, RetrySchedule};
 pub use window::WaitReason;
 
 use crate::clock::Clock;
@@ -56,6 +56,9 @@ pub struct Settings {
     pub hostname: String,
     /// What is counted and timed.
     pub metrics: Metrics,
+    /// By how many of a hundred parts waits are shortened or lengthened, each message's in its own way, so
+    /// that what failed together does not come back together.
+    pub jitter: u32,
 }
 
 impl Default for Settings {
@@ -67,6 +70,7 @@ impl Default for Settings {
             lease: Duration::from_secs(60),
             hostname: "localhost".to_owned(),
             metrics: Metrics::new(),
+            jitter: 0,
         }
     }
 }
@@ -180,12 +184,6 @@ impl<S: Spool> Queue<S> {
     #[must_use]
     pub fn spool(&self) -> &S {
         &self.0.spool
-    }
-
-    /// Whether a message received then is past its time.
-    #[must_use]
-    pub fn is_expired(&self, received: std::time::SystemTime) -> bool {
-        self.0.settings.retry.is_expired(received, self.0.clock.now())
     }
 
     /// What is counted and timed, here and wherever the queue is known.

@@ -27,3 +27,4 @@ pub use machine::CircuitState;
 pub use state::Circuit;
 
 pub(super) use layer::BreakerLayer;
+pub(super) use state::NOTES;

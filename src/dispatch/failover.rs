@@ -18,7 +18,7 @@ use super::suitable::Examined;
 use super::transport::{Guarded, Ledger, Refusal, Try};
 use super::{Dispatcher, doubt, rewrite};
 use crate::config::{InDoubt, Route};
-use crate::queue::{Disposition, Lease, WaitReason};
+use crate::queue::{Disposition, Lease, Plan, WaitReason};
 use crate::spool::{RecipientState, Spool, SpoolError};
 
 /// By then a provider must have answered. Longer than RFC 5321's time-outs of one transaction; a
@@ -82,6 +82,8 @@ struct Fate {
     waits: Option<(WaitReason, Instant)>,
     /// The spool refused to record an intent.
     spool: Option<SpoolError>,
+    /// Who was asked last.
+    last: Option<ProviderName>,
 }
 
 /// Attempts a message, and ends its lease. Cannot fail: whatever happens is settled.
@@ -99,7 +101,11 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
 
     let mut all = Fate { dispositions: unattempted, ..Fate::default() };
     let (mut waits, mut settled_any) = (Vec::new(), !all.dispositions.is_empty());
-    for result in results {
+    for (group, result) in groups.iter().zip(results) {
+        let plan = plan(dispatcher, lease.message(), group, result.last.as_ref());
+        if plan != Plan::default() {
+            group.recipients.iter().for_each(|&index| lease.plan(index, plan.clone()));
+        }
         settled_any |= result.waits.is_none();
         waits.extend(result.waits);
         all.dispositions.extend(result.dispositions);
@@ -118,8 +124,19 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
     let earliest = waits.into_iter().min_by_key(|(_, until)| *until);
     match earliest {
         // Nothing to write down: the message waits in memory, if it is not past its time.
-        Some((reason, until)) if !settled_any && !dispatcher.queue.is_expired(lease.message().received) => lease.park(reason, until).await,
+        Some((reason, until)) if !settled_any && !lease.is_expired() => lease.park(reason, until).await,
         _ => lease.settle(all.dispositions, all.asked, all.retry_at).await,
+    }
+}
+
+/// How the waiting of a group's recipients is reckoned: whom they wait for decides, then their route.
+fn plan<S: Spool>(dispatcher: &Dispatcher<S>, message: &Message, group: &Group, last: Option<&ProviderName>) -> Plan {
+    let Group { route, candidates, in_doubt, .. } = group;
+    let own = last.and_then(|last| dispatcher.retry.get(last));
+    Plan {
+        waits: own.cloned().or_else(|| route.retry.as_deref().map(Into::into)),
+        expire_after: route.expire_after,
+        kept: dispatcher.holds.kept(message, route, candidates, in_doubt.is_some(), dispatcher.queue.clock().now()),
     }
 }
 
@@ -143,7 +160,7 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
         };
         let (candidates, in_doubt) = match state {
             RecipientState::InDoubt(provider) => (vec![provider.clone()], Some(Doubt { handover: *handover })),
-            _ => (route.providers.clone(), None),
+            _ => (dispatcher.holds.pinned(route).map_or_else(|| route.providers.clone(), |pinned| vec![pinned]), None),
         };
         let is_in = |group: &&mut Group| Arc::ptr_eq(&group.route, route) && (&group.candidates, group.in_doubt) == (&candidates, in_doubt);
         match groups.iter_mut().find(is_in) {
@@ -159,6 +176,12 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
 async fn ask<S: Spool>(delivery: &Delivery<'_, S>, group: &Group) -> Fate {
     let Delivery { dispatcher, lease, .. } = delivery;
     let message = lease.message();
+    let clock = dispatcher.queue.clock();
+    if let Some((reason, until)) = dispatcher.holds.of_message(message, &group.route, clock.now()) {
+        let mut stopped = Open::new(&group.recipients);
+        stopped.note_wait(reason, clock.instant_of(until));
+        return stopped.end(Fate::default(), dispatcher);
+    }
     let limits = sender_limits(dispatcher, message, &group.route);
     let piece = limits.iter().filter_map(|(limits, key)| limits.piece(key)).min_by_key(|piece| piece.recipients);
     let most = piece.map_or(usize::MAX, |piece| piece.recipients);
@@ -239,6 +262,10 @@ async fn ask_now<S: Spool>(
             open.note(Failure::Unavailable(Diagnostic::local(format!("the provider {name} is no longer configured"))));
             continue;
         };
+        if let Some((reason, until)) = dispatcher.holds.of_provider(name, group.in_doubt.is_some(), dispatcher.queue.clock().now()) {
+            open.note_wait(reason, dispatcher.queue.clock().instant_of(until));
+            continue;
+        }
         // Who may have the message already could carry it.
         if group.in_doubt.is_none()
             && let Err(failure) = examined.can_be_carried(&guarded.capabilities(), &group.route).await
@@ -283,6 +310,12 @@ async fn ask_one<S: Spool>(
         }
     };
     let message = &in_name.message;
+    let sender = &message.envelope.reverse_path;
+    // Who may have the message already did not refuse its sender.
+    if let Some((reason, until)) = guarded.senders.refusal(sender).filter(|_| group.in_doubt.is_none()) {
+        open.note_wait(reason, dispatcher.queue.clock().instant_of(until));
+        return true;
+    }
     let mut asked = false;
     let mut lost = BTreeSet::new();
     let mut asked_for = std::mem::take(&mut open.recipients);
@@ -316,6 +349,9 @@ async fn ask_one<S: Spool>(
                 match refusal {
                     Refusal::Failed(failure) => {
                         asked = true;
+                        if let Failure::SenderRefused(diagnostic) = &failure {
+                            guarded.senders.learn(sender, diagnostic);
+                        }
                         may_go_on &= failure.may_fail_over(group.route.spill);
                         open.note(failure);
                     }
@@ -337,6 +373,9 @@ async fn ask_one<S: Spool>(
             Err(_) => Report::uniform(part, &Outcome::InDoubt(Diagnostic::local("no answer by the deadline"))),
         };
         asked = true;
+        if report.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Relayed(_))) {
+            guarded.senders.forget(sender);
+        }
         let mut told = part.to_vec();
         for (index, outcome) in report.outcomes {
             let Some(position) = told.iter().position(|open| *open == index) else {
@@ -350,7 +389,10 @@ async fn ask_one<S: Spool>(
                     Disposition::Relayed(name.clone(), receipt)
                 }
                 Outcome::Bounced(diagnostic) => Disposition::Bounced(diagnostic),
-                Outcome::InDoubt(diagnostic) => doubt::disposition(name, diagnostic, &group.route, recognised()),
+                Outcome::InDoubt(diagnostic) => {
+                    guarded.vitals.count_doubt(&group.route.name);
+                    doubt::disposition(name, diagnostic, &group.route, recognised())
+                }
                 Outcome::Deferred(diagnostic) => {
                     open.recipients.push(index);
                     open.last = Some(Failure::Unavailable(diagnostic));
@@ -365,12 +407,14 @@ async fn ask_one<S: Spool>(
         }
         // Silence about a recipient is no proof that nothing was handed over.
         for index in told {
+            guarded.vitals.count_doubt(&group.route.name);
             let diagnostic = Diagnostic::local("the provider gave no verdict");
             result.dispositions.push((index, doubt::disposition(name, diagnostic, &group.route, recognised())));
         }
     }
     result.asked |= asked;
     if asked {
+        result.last = Some(name.clone());
         in_name.tell(name);
         if forgets {
             warn!(

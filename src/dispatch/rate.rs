@@ -28,6 +28,8 @@ use crate::clock::Clock;
 use crate::queue::{Queue, WaitReason};
 use crate::spool::{Spool, SpoolError};
 
+pub(super) use throttle::THROTTLES;
+
 pub use keyed::{KeyedLimits, Piece, SenderLimits};
 
 /// tokio's clock for governor, so that limits stand still when tests pause time.
@@ -183,6 +185,11 @@ impl ProviderLimits {
             Err(Refusal::Limited { reason, until }) => Some((until, reason)),
             _ => None,
         }
+    }
+
+    /// What the provider has asked for itself.
+    pub(super) fn throttle(&self) -> &Throttle {
+        &self.throttle
     }
 
     /// The limits that the account has by its own word.

@@ -18,6 +18,7 @@ use super::intent::IntentLayer;
 use super::notebook::Notebook;
 use super::observe::ObserveLayer;
 use super::rate::{ProviderLimits, RateLayer};
+use super::senders::Senders;
 use super::vitals::Vitals;
 use crate::config::{Failover, Rewrite};
 use crate::queue::{Queue, WaitReason};
@@ -84,6 +85,8 @@ pub struct Guarded {
     pub circuit: Circuit,
     /// How it is doing.
     pub(super) vitals: Arc<Vitals>,
+    /// Whom it has refused.
+    pub(super) senders: Senders,
     /// The stack.
     pub transport: Transport,
 }
@@ -121,6 +124,8 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
     let (waiting, woken) = (queue.clone(), queue.clone());
     let wake = Arc::new(move |reason: &WaitReason, count| woken.wake(reason, count));
     let circuit = Circuit::new(name.clone(), failover.of(&name), concurrency, queue.clock(), notebook.clone(), wake);
+    limits.throttle().note_in(notebook.clone(), queue.clock());
+    let senders = Senders::new(name.clone(), queue.clock(), notebook.clone());
     let vitals = Arc::new(Vitals::new(concurrency, queue.clock()));
     let transport = ServiceBuilder::new()
         // Sees every try, those that the other guards refuse included.
@@ -134,7 +139,7 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
         // Innermost: only what really goes to the provider is recorded as begun.
         .layer(IntentLayer::new(name))
         .service(ProviderService(Arc::clone(&connected.provider)));
-    Guarded { connected, limits, rewrite, circuit, vitals, transport: BoxCloneSyncService::new(transport) }
+    Guarded { connected, limits, rewrite, circuit, vitals, senders, transport: BoxCloneSyncService::new(transport) }
 }
 
 /// The provider as a tower service.

@@ -1,12 +1,13 @@
 //! From what an attempt brought to what is written down: states, the next time, the notification.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use postrider_providers::contract::{Body, Diagnostic, Message, RecipientIndex};
 use tracing::{error, info, warn};
 
-use super::{Disposition, Settings};
+use super::{Disposition, Plan, Settings};
 use crate::bounce::{self, Draft, Event, Extent, Notice};
 use crate::spool::view::Lane;
 use crate::spool::{BodySink, RecipientState, Settlement, Spool, SpoolError, Stored};
@@ -23,11 +24,13 @@ struct Conclusion<'a> {
     due: Option<SystemTime>,
 }
 
-/// Applies the retry schedule, composes the notification, and logs each recipient's fate in a line.
+/// Applies the retry schedules, composes the notification, and logs each recipient's fate in a line.
+#[expect(clippy::too_many_arguments, reason = "what an attempt comes to is made of all of these")]
 pub(super) async fn conclude<S: Spool>(
     spool: &S,
     stored: &Stored,
     settings: &Settings,
+    plans: &BTreeMap<RecipientIndex, Plan>,
     now: SystemTime,
     dispositions: Vec<(RecipientIndex, Disposition)>,
     asked: bool,
@@ -35,16 +38,19 @@ pub(super) async fn conclude<S: Spool>(
 ) -> Settlement {
     let message = &*stored.message;
     let attempts = stored.attempts + u32::from(asked);
-    let scheduled = settings.retry.next(message.received, attempts, now).map(|next| next.max(retry_at.unwrap_or(next)));
+    let usual = Plan::default();
+    let planned = |index| plans.get(&index).unwrap_or(&usual);
+    // What a provider asked for is never cut short.
+    let scheduled = |index| planned(index).next(settings, stored, attempts, now).map(|next: SystemTime| next.max(retry_at.unwrap_or(next)));
     let mut conclusion = Conclusion { message, now, attempts, changes: Vec::new(), failed: 0, notices: Vec::new(), due: None };
     for (index, disposition) in dispositions {
         let Some(state) = stored.recipients.get(index.0 as usize).cloned() else { continue };
         match disposition {
             Disposition::Waiting(until, why) => {
-                let next = (!settings.retry.is_expired(message.received, now)).then_some(until);
+                let next = (now < planned(index).expires(&settings.retry, stored)).then_some(until);
                 conclusion.keep(index, state, why, next);
             }
-            Disposition::Deferred(why) => conclusion.keep(index, state, why, scheduled),
+            Disposition::Deferred(why) => conclusion.keep(index, state, why, scheduled(index)),
             Disposition::InDoubt { provider, diagnostic, hold: false, recognised } => {
                 let (to, advice) = (conclusion.address(index), diagnostic.advice);
                 if recognised {
@@ -58,7 +64,7 @@ pub(super) async fn conclude<S: Spool>(
                         "in doubt: the same provider is asked again, which may send a second copy"
                     );
                 }
-                conclusion.keep(index, RecipientState::InDoubt(provider), diagnostic, scheduled);
+                conclusion.keep(index, RecipientState::InDoubt(provider), diagnostic, scheduled(index));
             }
             ended => conclusion.end(index, ended),
         }
@@ -200,7 +206,7 @@ mod tests {
     /// The settlement, and the text of its notification.
     async fn concluded(spool: &MemorySpool, stored: &Stored, dispositions: [Disposition; 3]) -> (Settlement, String) {
         let dispositions = (0..).map(RecipientIndex).zip(dispositions).collect();
-        let settlement = conclude(spool, stored, &Settings::default(), at(1), dispositions, true, None).await;
+        let settlement = conclude(spool, stored, &Settings::default(), &BTreeMap::new(), at(1), dispositions, true, None).await;
         let text = match settlement.notifications.first() {
             Some((notification, _)) => String::from_utf8(notification.body.bytes().await.unwrap().to_vec()).unwrap(),
             None => String::new(),

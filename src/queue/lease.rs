@@ -1,5 +1,6 @@
 //! The exclusive right to attempt one message, and its durable end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,10 +8,10 @@ use postrider_providers::contract::{Diagnostic, Message, ProviderName, Receipt, 
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::Queue;
 use super::conclusion::conclude;
 use super::metered::Brought;
 use super::window::{Entry, WaitReason};
+use super::{Plan, Queue};
 use crate::spool::{Spool, SpoolError, Stored};
 
 /// A wait that somebody who looks for a message should find in the log; it is said once.
@@ -48,11 +49,13 @@ pub struct Lease<S: Spool> {
     entry: Option<Entry>,
     /// The handover that was recorded last, by recipients.
     begun: parking_lot::Mutex<Vec<(RecipientIndex, ProviderName)>>,
+    /// How each recipient's waiting is reckoned, where that is known.
+    plans: BTreeMap<RecipientIndex, Plan>,
 }
 
 impl<S: Spool> Lease<S> {
     pub(super) fn new(queue: Queue<S>, entry: Entry) -> Self {
-        Self { queue, entry: Some(entry), begun: parking_lot::Mutex::default() }
+        Self { queue, entry: Some(entry), begun: parking_lot::Mutex::default(), plans: BTreeMap::new() }
     }
 
     fn entry(&self) -> &Entry {
@@ -86,6 +89,26 @@ impl<S: Spool> Lease<S> {
         }
     }
 
+    /// Says how the waiting of a recipient is reckoned. Without a word, the queue's schedule holds.
+    pub fn plan(&mut self, index: RecipientIndex, plan: Plan) {
+        self.plans.insert(index, plan);
+    }
+
+    /// When the first of its open recipients is past its time.
+    fn expires(&self) -> SystemTime {
+        let (schedule, stored) = (&self.queue.0.settings.retry, self.stored());
+        let open = (0..).map(RecipientIndex).zip(&stored.recipients).filter(|(_, state)| state.is_open());
+        let usual = Plan::default();
+        let ends = open.map(|(index, _)| self.plans.get(&index).unwrap_or(&usual).expires(schedule, stored));
+        ends.min().unwrap_or_else(|| usual.expires(schedule, stored))
+    }
+
+    /// Whether one of its recipients is past its time.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.queue.0.clock.now() >= self.expires()
+    }
+
     /// Records durably that `provider` is about to be asked for `recipients`.
     ///
     /// # Errors
@@ -106,7 +129,7 @@ impl<S: Spool> Lease<S> {
             entry.announced = true;
         }
         let shared = Arc::clone(&self.queue.0);
-        let ends = shared.clock.instant_of(self.message().received + shared.settings.retry.expire_after);
+        let ends = shared.clock.instant_of(self.expires());
         if let Some(entry) = self.entry.take()
             && let Err(refused) = shared.window.park(entry, reason, until, ends)
         {
@@ -133,7 +156,8 @@ impl<S: Spool> Lease<S> {
     pub async fn settle(mut self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, retry_at: Option<SystemTime>) {
         let shared = Arc::clone(&self.queue.0);
         let brought = Brought::of(&dispositions);
-        let mut settled = conclude(&shared.spool, self.stored(), &shared.settings, shared.clock.now(), dispositions, asked, retry_at).await;
+        let mut settled =
+            conclude(&shared.spool, self.stored(), &shared.settings, &self.plans, shared.clock.now(), dispositions, asked, retry_at).await;
         settled.lane = shared.lanes.of(self.stored());
         for (notification, lane) in &mut settled.notifications {
             *lane = shared.lanes.of_fresh(notification);
@@ -159,7 +183,7 @@ impl<S: Spool> Drop for Lease<S> {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let lease = Self { queue: self.queue.clone(), entry: Some(entry), begun: parking_lot::Mutex::default() };
+        let lease = Self { queue: self.queue.clone(), entry: Some(entry), begun: parking_lot::Mutex::default(), plans: BTreeMap::new() };
         let lost = begun
             .into_iter()
             .map(|(index, provider)| {

@@ -1,6 +1,12 @@
 //! When to try again, and when to give up. Pure.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use postrider_providers::contract::MessageId;
+
+use super::Settings;
+use crate::spool::Stored;
 
 /// The retry schedule of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +15,56 @@ pub struct RetrySchedule {
     pub waits: Vec<Duration>,
     /// The age at which a message is given up.
     pub expire_after: Duration,
+}
+
+/// How the waiting of one recipient is reckoned, where that is not as the queue does it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The waits between attempts: of the provider that was asked last, or of the route.
+    pub waits: Option<Arc<[Duration]>>,
+    /// The age at which its route gives it up.
+    pub expire_after: Option<Duration>,
+    /// How long people kept it from going by what they have stopped. The time does not age it.
+    pub kept: Duration,
+}
+
+impl Plan {
+    /// When a recipient of this message is given up.
+    #[must_use]
+    pub fn expires(&self, usual: &RetrySchedule, stored: &Stored) -> SystemTime {
+        stored.message.received + stored.handling.idle + self.kept + self.expire_after.unwrap_or(usual.expire_after)
+    }
+
+    /// When to try again after `attempts` attempts, the last of them at `now`; `None`: its time is over.
+    #[must_use]
+    pub fn next(&self, settings: &Settings, stored: &Stored, attempts: u32, now: SystemTime) -> Option<SystemTime> {
+        let usual = &settings.retry;
+        let expires = self.expires(usual, stored);
+        let waits = self.waits.as_deref().unwrap_or(&usual.waits);
+        let next = now + jitter(wait(waits, attempts), settings.jitter, stored.message.id, attempts);
+        (now < expires).then(|| next.min(expires))
+    }
+}
+
+/// The wait after so many attempts.
+fn wait(waits: &[Duration], attempts: u32) -> Duration {
+    let step = (attempts.max(1) as usize - 1).min(waits.len().saturating_sub(1));
+    waits.get(step).copied().unwrap_or(Duration::from_secs(60))
+}
+
+/// `wait`, longer or shorter by up to `percent` of a hundred parts. The same message gets the same wait at
+/// the same attempt, also after a crash.
+fn jitter(wait: Duration, percent: u32, id: MessageId, attempts: u32) -> Duration {
+    const STEPS: u64 = 1000;
+    // Any function would do that scatters ids that are close to each other.
+    let mut mixed = u64::from(attempts);
+    for octet in id.to_string().bytes() {
+        mixed = (mixed ^ u64::from(octet)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^= mixed >> 29;
+    }
+    let share = u32::try_from(mixed % (2 * STEPS + 1)).unwrap_or(0);
+    let (most, steps) = (wait * percent / 100, u32::try_from(STEPS).unwrap_or(1));
+    wait - most + most / steps * share
 }
 
 impl Default for RetrySchedule {
@@ -27,9 +83,7 @@ impl RetrySchedule {
         if now >= expires {
             return None;
         }
-        let step = (attempts.max(1) as usize - 1).min(self.waits.len().saturating_sub(1));
-        let wait = self.waits.get(step).copied().unwrap_or(Duration::from_secs(60));
-        Some((now + wait).min(expires))
+        Some((now + wait(&self.waits, attempts)).min(expires))
     }
 
     /// Whether a message received then is past its time.

@@ -128,6 +128,11 @@ impl Circuit {
             now.machine.reset();
             self.moved(&mut now, Moved::Closed, "");
         }
+        self.wake_all();
+    }
+
+    /// Lets go whatever waits for it, to look again.
+    pub(in crate::dispatch) fn wake_all(&self) {
         for reason in [&self.0.opened, &self.0.recovering] {
             (self.0.wake)(reason, usize::MAX);
         }

@@ -34,6 +34,8 @@ pub struct ProviderStatus {
     pub throttled_until: Option<SystemTime>,
     /// Recipients whose handover ended in doubt, since the start.
     pub in_doubt: u64,
+    /// The same by route.
+    pub in_doubt_by_route: Vec<(Arc<str>, u64)>,
     /// The routes that are pinned to it.
     pub pins: Vec<Pin>,
     /// Senders that it has refused, and that are not tried again before their time.

@@ -1,32 +1,73 @@
 //! What a provider has asked for itself: to be left alone.
 
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use postrider_providers::contract::{Failure, ProviderName, Report};
 use tokio::time::Instant;
 
+use crate::clock::Clock;
+use crate::dispatch::notebook::Notebook;
 use crate::dispatch::transport::Refusal;
+use crate::history::event::millis;
 use crate::queue::WaitReason;
+
+/// Under this and the provider's name, the spool keeps what a restart should not forget: when a long pause
+/// ends, in milliseconds since 1970.
+pub(in crate::dispatch) const THROTTLES: &str = "throttle/";
+
+/// Shorter pauses are over before a restart is.
+const WORTH_A_NOTE: Duration = Duration::from_secs(60);
 
 /// How long a provider is left alone that throttles and does not say for how long.
 const UNSAID_THROTTLE: Duration = Duration::from_secs(5);
 
 /// Until when.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub(in crate::dispatch) struct Throttle {
+    name: ProviderName,
     reason: WaitReason,
     until: Mutex<Option<Instant>>,
+    /// Where long pauses are written down.
+    notes: OnceLock<(Notebook, Clock)>,
 }
 
 impl Throttle {
     pub(super) fn of(name: &ProviderName) -> Self {
-        Self { reason: WaitReason::new(format!("{name}, which asked to slow down")), until: Mutex::new(None) }
+        let reason = WaitReason::new(format!("{name}, which asked to slow down"));
+        Self { name: name.clone(), reason, until: Mutex::new(None), notes: OnceLock::new() }
+    }
+
+    /// Writes long pauses down from now on.
+    pub(in crate::dispatch) fn note_in(&self, notebook: Notebook, clock: Clock) {
+        // The first one stays.
+        let _ = self.notes.set((notebook, clock));
+    }
+
+    /// Until when the provider wants to be left alone, if it does now.
+    pub(in crate::dispatch) fn until(&self) -> Option<Instant> {
+        (*self.until.lock()).filter(|until| *until > Instant::now())
+    }
+
+    /// Forgets that it does; gives what was waited for.
+    pub(in crate::dispatch) fn reset(&self) -> WaitReason {
+        *self.until.lock() = None;
+        if let Some((notebook, _)) = self.notes.get() {
+            notebook.keep(format!("{THROTTLES}{}", self.name), None);
+        }
+        self.reason.clone()
+    }
+
+    /// Takes up what was written down before a restart.
+    pub(in crate::dispatch) fn restore(&self, note: &str) {
+        let (Ok(until), Some((_, clock))) = (note.parse(), self.notes.get()) else { return };
+        *self.until.lock() = Some(clock.instant_of(SystemTime::UNIX_EPOCH + Duration::from_millis(until)));
     }
 
     /// What there is to wait for, if the provider wants to be left alone now.
     pub(super) fn refusal(&self) -> Option<Refusal> {
-        let until = (*self.until.lock()).filter(|until| *until > Instant::now())?;
+        let until = self.until()?;
         Some(Refusal::Limited { reason: self.reason.clone(), until })
     }
 
@@ -40,7 +81,13 @@ impl Throttle {
         if let Some(retry_after) = said {
             let until = Instant::now() + retry_after.unwrap_or(UNSAID_THROTTLE);
             let mut known = self.until.lock();
-            *known = Some(known.map_or(until, |known| known.max(until)));
+            let until = known.map_or(until, |known| known.max(until));
+            *known = Some(until);
+            if let Some((notebook, clock)) = self.notes.get()
+                && until.saturating_duration_since(Instant::now()) > WORTH_A_NOTE
+            {
+                notebook.keep(format!("{THROTTLES}{}", self.name), Some(millis(clock.time_of(until)).to_string()));
+            }
         }
     }
 }

@@ -1,12 +1,16 @@
 //! The command line: what `postrider` can be told to do, and the exit code of each outcome.
 
+mod api;
 mod check;
 mod descriptors;
 mod explain;
+mod operate;
 mod password;
 mod providers;
+mod queue;
 mod send;
 mod serve;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +34,8 @@ pub enum Exit {
     Unavailable = 69,
     /// Try again later.
     TempFail = 75,
+    /// Not for this person: a token is wrong or cannot be read.
+    Permission = 77,
     /// The config file is wrong.
     Config = 78,
 }
@@ -63,9 +69,15 @@ enum Command {
     },
     /// Explain what would become of a message: what the door says and why, and the way it takes.
     Explain(explain::Options),
-    /// List the providers of a config, or ask each whether it would take mail now.
+    /// Look at the queue of a running gateway, and act on it.
+    Queue(queue::Options),
+    /// Look at the providers, ask each whether it would take mail now, and decide about them.
     #[command(subcommand)]
     Providers(providers::Command),
+    /// Have a running gateway read its config again.
+    Reload(operate::Options),
+    /// Have a running gateway finish what is at hand, and end.
+    Drain(operate::Options),
     /// Make the hash of a password, for `password` of an [app.NAME] table.
     Password(password::Options),
     /// Show the gateway at work, on loopback, without any account.
@@ -106,6 +118,9 @@ pub fn main() -> ExitCode {
         Command::Check { config, json } => check::run(&config.config, json),
         Command::Explain(options) => explain::run(&options),
         Command::Providers(command) => runtime.block_on(providers::run(&command)),
+        Command::Queue(options) => runtime.block_on(queue::run(&options)),
+        Command::Reload(options) => runtime.block_on(operate::reload(&options)),
+        Command::Drain(options) => runtime.block_on(operate::drain(&options)),
         Command::Password(options) => password::run(&options),
         Command::Demo(options) if runtime.block_on(crate::demo::run(&options)) => Exit::Ok,
         Command::Demo(_) => Exit::Unavailable,

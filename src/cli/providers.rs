@@ -1,6 +1,9 @@
 //! `postrider providers`: which are configured, and whether each of them would take mail now.
 
+pub(super) mod live;
+
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +14,10 @@ use postrider_providers::registry::Context;
 use postrider_providers::settings::Size;
 use serde_json::{Value, json};
 
+use super::api::{Reach, Trouble, Watch};
+use super::table::watch;
 use super::{ConfigArgument, Exit, fail, print};
+use crate::admin::wire::providers::{ControlName, ControlRequest};
 use crate::config::{Config, ProviderConfig, nearest};
 
 /// So many are probed at the same time.
@@ -21,16 +27,15 @@ const AT_ONCE: usize = 8;
 /// they were set to more.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What to do with the providers of a config.
+/// What to do with the providers.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// List the configured providers, and what each can carry.
+    /// How the providers of a running gateway are doing; without one, what each of the config's can carry.
     List {
         #[command(flatten)]
-        config: ConfigArgument,
-        /// Print JSON for machines.
-        #[arg(long)]
-        json: bool,
+        reach: Reach,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Ask each provider whether it would take mail now: endpoint, TLS, credential, account. Sends none.
     Probe {
@@ -42,6 +47,53 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// One provider of a running gateway: circuit, errors, what was decided about it.
+    Show(Named),
+    /// Open the circuit of a provider until it is reset: its mail goes to the next one, or waits.
+    Trip(Named),
+    /// Close the circuit of a provider, and forget what was remembered against it.
+    Reset(Named),
+    /// Give a provider no new mail until it is resumed.
+    Drain(Named),
+    /// Keep the mail of a provider, a route, a sending domain or an application from going.
+    Pause {
+        #[command(flatten)]
+        what: live::What,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// End a pause, or a drain.
+    Resume {
+        #[command(flatten)]
+        what: live::What,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Let a route ask one of its providers only.
+    Pin {
+        /// The route, by name.
+        route: String,
+        /// The provider, by its name in routes.
+        provider: String,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Let a route ask all its providers again.
+    Unpin {
+        /// The route, by name.
+        route: String,
+        #[command(flatten)]
+        reach: Reach,
+    },
+}
+
+/// One provider.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Named {
+    /// The provider, by its name in routes.
+    name: String,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 /// A provider that was asked.
@@ -51,17 +103,46 @@ struct Asked {
 }
 
 pub(super) async fn run(command: &Command) -> Exit {
-    let (path, json) = match command {
-        Command::List { config, json } | Command::Probe { config, json, .. } => (&config.config, *json),
-    };
+    match command {
+        Command::List { reach, watch } => listed(reach, *watch).await,
+        Command::Probe { config, names, json } => of_config(&config.config, Some(names), *json).await,
+        Command::Show(Named { name, reach }) => live::show(reach, name).await,
+        Command::Trip(Named { name, reach }) => live::control(reach, &live::about(ControlName::Trip, name)).await,
+        Command::Reset(Named { name, reach }) => live::control(reach, &live::about(ControlName::Reset, name)).await,
+        Command::Drain(Named { name, reach }) => live::control(reach, &live::about(ControlName::Drain, name)).await,
+        Command::Pause { what, reach } => live::control(reach, &what.request(ControlName::Pause)).await,
+        Command::Resume { what, reach } => live::control(reach, &what.request(ControlName::Resume)).await,
+        Command::Pin { route, provider, reach } => {
+            let request = ControlRequest { route: Some(route.clone()), ..live::about(ControlName::Pin, provider) };
+            live::control(reach, &request).await
+        }
+        Command::Unpin { route, reach } => {
+            let request = ControlRequest { route: Some(route.clone()), provider: None, ..live::about(ControlName::Unpin, "") };
+            live::control(reach, &request).await
+        }
+    }
+}
+
+/// What the running gateway says; if there is none, what the config says.
+async fn listed(reach: &Reach, again: Watch) -> Exit {
+    match watch(again.watch, async || live::list(reach).await).await {
+        Ok(()) => Exit::Ok,
+        Err(trouble @ Trouble::Refused(_)) => trouble.report(),
+        Err(trouble) if reach.names_server() => trouble.report(),
+        Err(trouble) => {
+            live::not_reached(&trouble);
+            of_config(&reach.config, None, reach.json).await
+        }
+    }
+}
+
+/// Lists the providers of a config, or probes those with these `names`.
+async fn of_config(path: &Path, names: Option<&[String]>, json: bool) -> Exit {
     let config = match Config::load(path) {
         Ok((config, _)) => config,
         Err(errors) => return super::check::report(&errors),
     };
-    let names = match command {
-        Command::List { .. } => &[][..],
-        Command::Probe { names, .. } => names,
-    };
+    let (probing, names) = (names.is_some(), names.unwrap_or_default());
     if let Err(unknown) = all_known(&config, names) {
         return fail(Exit::Usage, &unknown);
     }
@@ -82,10 +163,7 @@ pub(super) async fn run(command: &Command) -> Exit {
         .filter(wanted)
         .filter_map(|provider| Some((provider, connected.iter().find(|connected| connected.name == provider.name)?)))
         .collect();
-    match command {
-        Command::List { .. } => list(&chosen, json),
-        Command::Probe { .. } => probe(&chosen, json).await,
-    }
+    if probing { probe(&chosen, json).await } else { list(&chosen, json) }
 }
 
 /// Names that the config does not have are slips, and each is told with what was likely meant.

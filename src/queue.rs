@@ -88,7 +88,7 @@ struct Shared<S: Spool> {
     lanes: Lanes,
     window: Window,
     pulse: Pulse,
-    /// Wakes the feeder: there may be something to fetch, or room to fetch it into.
+    /// Lets the feeder look up the lanes: mail may wait of which this process does not know.
     poke: tokio::sync::Notify,
 }
 
@@ -102,7 +102,7 @@ impl<S: Spool> Queue<S> {
     /// A queue over `spool`. Nothing is fetched from the store until [`Queue::run`] runs.
     #[must_use]
     pub fn new(spool: S, settings: Settings, clock: Clock) -> Self {
-        let window = Window::new(settings.window_messages, settings.window_octets);
+        let window = Window::new(settings.window_messages, settings.window_octets, clock);
         Self(Arc::new(Shared {
             spool,
             settings,
@@ -132,12 +132,12 @@ impl<S: Spool> Queue<S> {
     /// When the spool could not store it; then it is not ours.
     pub async fn submit(&self, message: Arc<Message>) -> Result<(), SpoolError> {
         let shared = &self.0;
-        let room = shared.window.reserve(&message.body);
         let lane = shared.lanes.of_fresh(&message);
+        let room = shared.window.reserve(&lane, &message.body);
         shared.spool.store(Arc::clone(&message), &lane, room.is_some()).await?;
         match room {
-            Some(room) => shared.window.push(room, Stored::fresh(message)),
-            None => shared.poke.notify_one(),
+            Some(room) => shared.window.push(room, lane, Stored::fresh(message)),
+            None => shared.window.note(&lane, message.received),
         }
         Ok(())
     }

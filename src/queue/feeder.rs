@@ -7,10 +7,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Shared;
-use crate::spool::{Recovered, Spool, SpoolError, Want};
+use super::window::Fetch;
+use crate::spool::{Claimed, Recovered, Spool, SpoolError, Want};
 
-/// The longest sleep of the feeder: the wall clock may have been set meanwhile.
+/// How often the lanes are looked up anew, and the longest sleep: the wall clock may have been set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The most lanes that are looked up at once.
+const MOST_LOOKED_UP: usize = 8192;
 
 /// How long to wait after the store failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -26,41 +30,68 @@ pub(super) async fn run<S: Spool>(shared: &Shared<S>, shutdown: CancellationToke
 
 /// Claims what is due whenever there is room for it.
 async fn fetch<S: Spool>(shared: &Shared<S>) {
+    let mut looks_up = Instant::now();
     loop {
-        match fetch_once(shared).await {
-            Ok(Some(next)) => {
-                tokio::select! {
-                    () = sleep_until(next.min(Instant::now() + LOOK_AGAIN)) => {}
-                    () = shared.poke.notified() => {}
-                }
+        let fetched = match looks_up <= Instant::now() {
+            true => {
+                // Other nodes store mail, too.
+                looks_up = Instant::now() + LOOK_AGAIN;
+                look_up(shared, MOST_LOOKED_UP).await
             }
-            Ok(None) => shared.window.freed().await,
+            false => fetch_once(shared, &mut looks_up).await,
+        };
+        match fetched {
+            Ok(()) => {}
             Err(SpoolError::Closed) => return,
             Err(error) => {
                 error!(%error, "the queue cannot be read; trying again");
                 sleep_until(Instant::now() + AFTER_FAILURE).await;
+                looks_up = Instant::now();
             }
         }
     }
 }
 
-/// Fills the window. `Some`: everything due is here, look again then. `None`: the window is full.
-async fn fetch_once<S: Spool>(shared: &Shared<S>) -> Result<Option<Instant>, SpoolError> {
-    loop {
-        let Some((messages, octets)) = shared.window.room() else {
-            return Ok(None);
-        };
-        let now = shared.clock.now();
-        let lanes = shared.spool.lanes(64).await?;
-        let wants: Vec<_> =
-            lanes.iter().filter(|waiting| waiting.due <= now).map(|waiting| Want { lane: waiting.lane.clone(), limit: messages }).collect();
-        if wants.is_empty() {
-            return Ok(Some(lanes.first().map_or_else(|| Instant::now() + LOOK_AGAIN, |waiting| shared.clock.instant_of(waiting.due))));
-        }
-        for stored in shared.spool.claim(now, &wants, octets).await?.into_iter().flat_map(|claimed| claimed.messages) {
-            shared.window.admit(stored);
-        }
+/// Finds out in which lanes mail waits.
+async fn look_up<S: Spool>(shared: &Shared<S>, limit: usize) -> Result<(), SpoolError> {
+    let found = shared.spool.lanes(limit).await?;
+    shared.window.looked_up(&found, limit);
+    Ok(())
+}
+
+/// Fetches as much as there is room for, or waits until there is something to fetch.
+async fn fetch_once<S: Spool>(shared: &Shared<S>, looks_up: &mut Instant) -> Result<(), SpoolError> {
+    let next = match shared.window.fetch() {
+        Fetch::Claim(wants, octets) => return claim(shared, wants, octets).await,
+        Fetch::LookUp(limit) => return look_up(shared, limit).await,
+        Fetch::Wait(Some(due)) => shared.clock.instant_of(due).min(*looks_up),
+        Fetch::Wait(None) | Fetch::Full => *looks_up,
+    };
+    tokio::select! {
+        () = sleep_until(next) => {}
+        () = shared.window.changed() => {}
+        () = shared.poke.notified() => *looks_up = Instant::now(),
     }
+    Ok(())
+}
+
+async fn claim<S: Spool>(shared: &Shared<S>, wants: Vec<Want>, octets: u64) -> Result<(), SpoolError> {
+    let now = shared.clock.now();
+    let claimed = match shared.spool.claim(now, &wants, octets).await {
+        Ok(claimed) => claimed,
+        Err(error) => {
+            for Want { lane, .. } in wants {
+                shared.window.admit(&lane, Vec::new(), Some(now));
+            }
+            return Err(error);
+        }
+    };
+    for Claimed { lane, messages, next_due } in claimed {
+        // Routes may have changed since it was stored.
+        let messages = messages.into_iter().map(|stored| (shared.lanes.of(&stored), stored)).map(|(lane, stored)| (stored, lane));
+        shared.window.admit(&lane, messages.collect(), next_due);
+    }
+    Ok(())
 }
 
 /// Renews this node's leases three times in their life, and takes over those of nodes that died.

@@ -12,7 +12,7 @@ use super::conclusion::conclude;
 use super::metered::Brought;
 use super::window::{Entry, WaitReason};
 use super::{Plan, Queue};
-use crate::spool::{Spool, SpoolError, Stored};
+use crate::spool::{RecipientState, Settlement, Spool, SpoolError, Stored};
 
 /// A wait that somebody who looks for a message should find in the log; it is said once.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
@@ -135,7 +135,7 @@ impl<S: Spool> Lease<S> {
         {
             let (entry, delay) = *refused;
             // Too many wait for this already; the store has room.
-            let due = shared.clock.time_of(until).max(shared.clock.now() + delay);
+            let due = shared.clock.now() + delay;
             self.entry = Some(entry);
             self.release(due).await;
         }
@@ -147,8 +147,8 @@ impl<S: Spool> Lease<S> {
         let shared = Arc::clone(&self.queue.0);
         let lane = shared.lanes.of(self.stored());
         durably(|| shared.spool.release(id, &lane, due), "released").await;
-        self.entry = None;
-        shared.poke.notify_one();
+        shared.window.note(&lane, due);
+        self.leave();
     }
 
     /// Ends the lease durably: recipients' states, the next time, and the notification that follows
@@ -162,12 +162,34 @@ impl<S: Spool> Lease<S> {
         for (notification, lane) in &mut settled.notifications {
             *lane = shared.lanes.of_fresh(notification);
         }
-        let notified = !settled.notifications.is_empty();
         durably(|| shared.spool.settle(settled.clone()), "settled").await;
         brought.count(&shared.settings.metrics, self.message(), &settled.lane.route, &settled, asked);
-        self.entry = None;
-        if notified || settled.changes.iter().any(|(_, state, _)| state.is_open()) {
-            shared.poke.notify_one();
+        for (notification, lane) in &settled.notifications {
+            shared.window.note(lane, notification.received);
+        }
+        if self.is_open_after(&settled) {
+            shared.window.note(&settled.lane, settled.due);
+        }
+        self.leave();
+    }
+}
+
+impl<S: Spool> Lease<S> {
+    /// Whether anybody is to be asked for again.
+    fn is_open_after(&self, settled: &Settlement) -> bool {
+        let mut states = self.stored().recipients.clone();
+        for (index, state, _) in &settled.changes {
+            if let Some(old) = states.get_mut(index.0 as usize) {
+                *old = state.clone();
+            }
+        }
+        states.iter().any(RecipientState::is_open)
+    }
+
+    /// The message leaves the window.
+    fn leave(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.queue.0.window.finish(entry);
         }
     }
 }
@@ -179,7 +201,7 @@ impl<S: Spool> Drop for Lease<S> {
         let Some(entry) = self.entry.take() else { return };
         let begun = std::mem::take(&mut *self.begun.lock());
         if begun.is_empty() {
-            entry.put_back(&self.queue.0.window);
+            self.queue.0.window.put_back(entry);
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };

@@ -1,31 +1,47 @@
-//! The bounded part of the queue that is in memory: ready to go, or parked for a reason.
+//! The bounded part of the queue that is in memory: ready to go, or parked for a reason, by lane.
+//!
+//! Everything here takes turns over lanes (`turns`): what is ready, what is parked for one reason
+//! (`parked`), and what is fetched from the store (`backlog`). No lane and no reason can fill the window:
+//! each may hold as much as is left free by all, so that there is always room for one more.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod backlog;
+mod parked;
+mod room;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use postrider_providers::contract::{Body, MessageId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::spool::Stored;
+use self::backlog::{Backlog, MOST_LANES, Outlook};
+use self::parked::Parked;
+use self::room::{Amount, Usage};
+pub(super) use self::room::{Entry, Room};
+use self::turns::{Tickets, Turns};
+use crate::clock::Clock;
+use crate::spool::view::Lane;
+use crate::spool::{Stored, WaitingLane, Want};
 
-/// How many parked messages are let go at once when their time has come, the oldest first. Those
-/// that find nothing left are parked again, in the place they had.
+/// How many parked messages are let go at once when their time has come. Those that find nothing left
+/// are parked again, in the place they had.
 const BATCH: usize = 32;
 
 /// When to look again for what is left after a batch, if no refusal says otherwise.
 const TICK: Duration = Duration::from_millis(2);
 
-/// Those that are parked are stuck when they need longer than this at their pace.
-const STUCK: Duration = Duration::from_secs(5);
+/// From how many lanes one claim fetches: the store commits them together.
+const LANES_AT_ONCE: usize = 64;
 
-/// How long a message stays in the store, at least and at most, for which there was no room to wait in.
-const SHORTEST_OVERFLOW: Duration = Duration::from_millis(200);
-const LONGEST_OVERFLOW: Duration = Duration::from_secs(10);
+/// The most messages that one claim fetches.
+const MOST_AT_ONCE: usize = 1000;
 
 /// Why a message waits though it is due: a limit, an open circuit, a provider with all its hands full.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -62,6 +78,7 @@ impl fmt::Display for WaitReason {
 pub(super) struct Window {
     max_messages: usize,
     max_octets: u64,
+    clock: Clock,
     usage: Arc<Usage>,
     state: Mutex<State>,
     ready: Notify,
@@ -71,141 +88,176 @@ pub(super) struct Window {
 
 #[derive(Debug, Default)]
 struct State {
-    ready: VecDeque<Entry>,
+    /// What has not been refused, by lane.
+    fresh: Turns<MessageId, Entry>,
+    /// What was parked and is let go, in the order in which that happened.
+    woken: VecDeque<Entry>,
+    /// Whether what is woken comes next, if there is both.
+    woken_next: bool,
     parked: HashMap<WaitReason, Parked>,
     /// What is parked for all reasons together.
     all_parked: Amount,
+    backlog: Backlog,
+    /// Where each message is.
+    places: HashMap<MessageId, Place>,
+    tickets: Tickets,
     /// When [`Window::run`] will look at what is parked, if it sleeps.
     looks_at: Option<Instant>,
 }
 
+/// Where a message of the window is, unless it is leased.
 #[derive(Debug)]
-struct Parked {
-    until: Instant,
-    /// By the end of their lives, which puts the oldest first.
-    entries: BTreeMap<(Instant, MessageId), Entry>,
-    amount: Amount,
-    /// When the first was parked, and how many went since: how fast they go.
-    since: Instant,
-    woken: u32,
+enum Place {
+    Fresh(Lane),
+    Woken,
+    Parked(WaitReason, Lane),
 }
 
-/// How what is parked moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    /// Nothing is parked.
-    Free,
-    /// All that is parked will be gone soon: more of it can wait in the store.
-    Moving,
-    /// Some hardly moves, so that whatever else there is must be let past it.
-    Stuck,
-}
-
-/// A part of the window.
-#[derive(Debug, Clone, Copy, Default)]
-struct Amount {
-    messages: usize,
-    octets: u64,
-}
-
-/// What the window holds, including what is leased from it.
-#[derive(Debug, Default)]
-struct Usage {
-    messages: AtomicUsize,
-    octets: AtomicU64,
-    freed: Notify,
-}
-
-/// One message's place in the window; gives it back when dropped.
+/// What to fetch from the store.
 #[derive(Debug)]
-pub(super) struct Room {
-    usage: Arc<Usage>,
-    octets: u64,
-}
-
-/// A message in the window.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) stored: Stored,
-    pub(super) grants: Vec<WaitReason>,
-    /// Whether the log says that it waits.
-    pub(super) announced: bool,
-    /// What it waited for last.
-    waited_for: Option<WaitReason>,
-    /// Given back when the entry is dropped.
-    room: Room,
+pub(super) enum Fetch {
+    /// As much as this of these lanes, and no more octets than that.
+    Claim(Vec<Want>, u64),
+    /// The lanes in which mail waits are not all known: up to so many are to be looked up.
+    LookUp(usize),
+    /// Nothing before then, as far as is known.
+    Wait(Option<SystemTime>),
+    /// Nothing: the window is full.
+    Full,
 }
 
 impl Window {
-    pub(super) fn new(max_messages: usize, max_octets: u64) -> Self {
-        Self { max_messages, max_octets, usage: Arc::default(), state: Mutex::default(), ready: Notify::new(), sooner: Notify::new() }
-    }
-
-    /// A place for a message with this body, if there is one. While a backlog moves, new mail joins
-    /// it in the store, rather than being offered, refused and put back.
-    pub(super) fn reserve(&self, body: &Body) -> Option<Room> {
-        let most = if self.pace() == Pace::Moving { self.max_messages / 4 } else { self.max_messages };
-        let room = Room::take(&self.usage, body);
-        let fits = self.len() <= most && self.usage.octets.load(Ordering::Relaxed) <= self.max_octets;
-        fits.then_some(room)
-    }
-
-    /// A place for a message that was claimed from the store, bounded by the claim itself.
-    pub(super) fn admit(&self, stored: Stored) {
-        let room = Room::take(&self.usage, &stored.message.body);
-        self.push(room, stored);
-    }
-
-    pub(super) fn push(&self, room: Room, stored: Stored) {
-        self.state.lock().ready.push_back(Entry { stored, grants: Vec::new(), announced: false, waited_for: None, room });
-        self.ready.notify_one();
-    }
-
-    /// How many messages and octets may be fetched from the store; nothing until half is free, so
-    /// that the store is asked in large pieces. While a backlog moves, only as much as keeps it moving.
-    pub(super) fn room(&self) -> Option<(usize, u64)> {
-        let (messages, octets) = (self.len(), self.usage.octets.load(Ordering::Relaxed));
-        let (most, piece) = match self.pace() {
-            Pace::Moving => (self.max_messages / 8, self.max_messages / 16),
-            Pace::Free | Pace::Stuck => (self.max_messages / 2, 1000),
-        };
-        (messages <= most && octets <= self.max_octets / 2)
-            .then(|| (piece.clamp(1, self.max_messages - messages), (self.max_octets - octets).max(1)))
-    }
-
-    fn pace(&self) -> Pace {
-        let state = self.state.lock();
-        if state.parked.is_empty() {
-            Pace::Free
-        } else if state.parked.values().any(|parked| parked.drains_in() > STUCK) {
-            Pace::Stuck
-        } else {
-            Pace::Moving
+    pub(super) fn new(max_messages: usize, max_octets: u64, clock: Clock) -> Self {
+        Self {
+            max_messages,
+            max_octets,
+            clock,
+            usage: Arc::default(),
+            state: Mutex::default(),
+            ready: Notify::new(),
+            sooner: Notify::new(),
         }
     }
 
-    /// Resolves when something has left the window since it was last asked.
-    pub(super) async fn freed(&self) {
-        self.usage.freed.notified().await;
+    /// A place for a fresh message with this body, if there is one, and its lane has not used its share
+    /// and has nobody in the store who came first.
+    pub(super) fn reserve(&self, lane: &Lane, body: &Body) -> Option<Room> {
+        let room = Room::take(&self.usage, body);
+        let state = self.state.lock();
+        let waiting = state.backlog.get(lane).map_or(0, |known| known.waiting);
+        let fits = self.len() <= self.max_messages
+            && self.usage.octets() <= self.max_octets
+            && waiting < self.share(&state, lane).max(1)
+            && !state.backlog.is_behind(lane, self.clock.now());
+        drop(state);
+        fits.then_some(room)
+    }
+
+    /// A fresh message, for which there is room.
+    pub(super) fn push(&self, room: Room, lane: Lane, stored: Stored) {
+        self.state.lock().push(Entry::new(stored, lane, room));
+        self.ready.notify_one();
+    }
+
+    /// Something of a lane waits in the store, due then.
+    pub(super) fn note(&self, lane: &Lane, due: SystemTime) {
+        let mut state = self.state.lock();
+        state.backlog.note(lane, due);
+        self.list(&mut state, lane);
+        drop(state);
+        self.usage.changed.notify_one();
+    }
+
+    /// What was looked up in the store, up to `limit` lanes.
+    pub(super) fn looked_up(&self, found: &[WaitingLane], limit: usize) {
+        let mut state = self.state.lock();
+        state.backlog.looked_up(found.last().filter(|_| found.len() >= limit).map(|last| last.due));
+        for WaitingLane { lane, due } in found {
+            state.backlog.note(lane, *due);
+            self.list(&mut state, lane);
+        }
+    }
+
+    /// What to fetch from the store now. Nothing until half of the window is free, so that the store is
+    /// asked in large pieces.
+    pub(super) fn fetch(&self) -> Fetch {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        while let Some(lane) = state.backlog.next_due(now) {
+            self.list(&mut state, &lane);
+        }
+        loop {
+            let lanes = match state.backlog.outlook(now) {
+                Outlook::Later(due) => return Fetch::Wait(due),
+                Outlook::Unknown => return Fetch::LookUp(MOST_LANES / 2),
+                Outlook::Now(lanes) => lanes.min(LANES_AT_ONCE),
+            };
+            let (messages, octets) = (self.len(), self.usage.octets());
+            if messages > self.max_messages / 2 || octets > self.max_octets / 2 {
+                return Fetch::Full;
+            }
+            let wants = self.wants(&mut state, lanes, (self.max_messages - messages).min(MOST_AT_ONCE));
+            if !wants.is_empty() {
+                return Fetch::Claim(wants, (self.max_octets - octets).max(1));
+            }
+        }
+    }
+
+    /// What to claim from the next lanes; a lane whose share has become smaller is passed over.
+    fn wants(&self, state: &mut State, lanes: usize, messages: usize) -> Vec<Want> {
+        let mut wants = Vec::with_capacity(lanes);
+        for _ in 0..lanes {
+            let State { backlog, tickets, .. } = &mut *state;
+            let Some(lane) = backlog.next_turn(tickets) else { break };
+            if self.may_claim(state, &lane) {
+                let waiting = state.backlog.get(&lane).map_or(0, |known| known.waiting);
+                let limit = self.share(state, &lane).saturating_sub(waiting).clamp(1, (messages / lanes).max(1));
+                state.backlog.ask(&lane);
+                wants.push(Want { lane, limit });
+            }
+        }
+        wants
+    }
+
+    /// What was claimed from a lane, each message with the lane that it is in by now, and when the next is
+    /// due that is left there.
+    pub(super) fn admit(&self, lane: &Lane, claimed: Vec<(Stored, Lane)>, next_due: Option<SystemTime>) {
+        let mut state = self.state.lock();
+        for (stored, lane) in claimed {
+            let room = Room::take(&self.usage, &stored.message.body);
+            state.push(Entry::new(stored, lane, room));
+        }
+        state.backlog.answered(lane, next_due);
+        self.list(&mut state, lane);
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    /// Resolves when something has left the window, or waits in the store, since it was last asked.
+    pub(super) async fn changed(&self) {
+        self.usage.changed.notified().await;
     }
 
     pub(super) fn len(&self) -> usize {
-        self.usage.messages.load(Ordering::Relaxed)
+        self.usage.messages()
     }
 
     /// Messages that wait for nothing but to be taken.
     pub(super) fn ready(&self) -> usize {
-        self.state.lock().ready.len()
+        let state = self.state.lock();
+        state.fresh.len() + state.woken.len()
     }
 
+    /// The message whose turn it is. It comes back by [`Window::park`], [`Window::put_back`] or
+    /// [`Window::finish`].
     pub(super) async fn pop(&self) -> Entry {
         loop {
             let ready = self.ready.notified();
             {
                 let mut state = self.state.lock();
-                if let Some(entry) = state.ready.pop_front() {
+                if let Some(entry) = state.pop() {
                     // One notification may stand for several messages.
-                    if !state.ready.is_empty() {
+                    if !(state.woken.is_empty() && state.fresh.is_empty()) {
                         self.ready.notify_one();
                     }
                     return entry;
@@ -217,78 +269,90 @@ impl Window {
 
     /// Puts a message aside until `until`, until its reason is woken, or until its life `ends`. Gives
     /// it back when this reason holds too much of the window already, with the time in which there may
-    /// be room.
+    /// be room; so long its lane is not fetched from.
     ///
     /// A reason may hold as much as is left free of what parking may take: the first one half of it,
     /// two a third each, and so on. However many reasons there are, something is left for the next
     /// one, and what is fetched from the store always finds room to move on.
     pub(super) fn park(&self, mut entry: Entry, reason: WaitReason, until: Instant, ends: Instant) -> Result<(), Box<(Entry, Duration)>> {
         let mut state = self.state.lock();
-        let State { parked, all_parked, looks_at, .. } = &mut *state;
-        let held = parked.get(&reason).map_or_else(Amount::default, |parked| parked.amount);
-        // A little less than the half that has to be free before more is fetched.
-        let (messages, octets) = (self.max_messages * 7 / 16, self.max_octets / 16 * 7);
-        let more = entry.room.octets;
-        if held.messages >= messages.saturating_sub(all_parked.messages) || held.octets + more > octets.saturating_sub(all_parked.octets) {
-            let drains_in = parked.get(&reason).map_or(Duration::ZERO, Parked::drains_in);
-            return Err(Box::new((entry, drains_in.clamp(SHORTEST_OVERFLOW, LONGEST_OVERFLOW))));
+        let lane = entry.lane.clone();
+        let free = self.free_for(&state, &reason);
+        if free.messages == 0 || entry.room.octets > free.octets {
+            let away = state.parked.get_mut(&reason).map_or(TICK, |parked| parked.turn_away(&lane));
+            state.backlog.keep_away(&lane, self.clock.now() + away);
+            return Err(Box::new((entry, away)));
         }
+        let State { parked, all_parked, backlog, places, tickets, looks_at, .. } = &mut *state;
+        entry.ends = ends;
+        all_parked.add(entry.room.octets);
+        places.insert(entry.stored.message.id, Place::Parked(reason.clone(), lane.clone()));
+        let known = backlog.known(&lane);
+        known.waiting += 1;
+        known.parked_for = Some(reason.clone());
         let parked = parked.entry(reason.clone()).or_insert_with(|| Parked::new(until));
-        if entry.waited_for.as_ref() == Some(&reason) {
-            // It did not get away.
-            parked.woken = parked.woken.saturating_sub(1);
-        }
-        entry.waited_for = Some(reason);
         parked.until = until;
-        for amount in [&mut parked.amount, all_parked] {
-            amount.messages += 1;
-            amount.octets += more;
-        }
-        parked.entries.insert((ends, entry.stored.message.id), entry);
+        parked.add(entry, &reason, tickets);
         let until = until.min(ends);
         if looks_at.is_none_or(|looks_at| until < looks_at) {
             self.sooner.notify_one();
         }
+        self.list(&mut state, &lane);
         Ok(())
     }
 
+    /// Puts a message back that nobody has attempted.
+    pub(super) fn put_back(&self, entry: Entry) {
+        self.state.lock().push(entry);
+        self.ready.notify_one();
+    }
+
+    /// A message has left the window: it is finished, or waits in the store alone.
+    pub(super) fn finish(&self, entry: Entry) {
+        let mut state = self.state.lock();
+        // A lane of which one got away is on the move.
+        state.backlog.known(&entry.lane).parked_for = None;
+        self.list(&mut state, &entry.lane);
+        drop(state);
+        drop(entry);
+    }
+
+    /// Lets up to `count` messages go that wait for `reason`.
     pub(super) fn wake(&self, reason: &WaitReason, count: usize) {
         let mut state = self.state.lock();
-        let State { ready, parked, all_parked, .. } = &mut *state;
-        if let Some(waiting) = parked.get_mut(reason) {
-            waiting.release(count, ready, all_parked);
-            if waiting.entries.is_empty() {
-                parked.remove(reason);
-            }
-            self.ready.notify_one();
+        self.release(&mut state, reason, count);
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    /// What a message waits for, if it is parked; `None` also if it is not here or leased.
+    #[allow(dead_code, reason = "for whoever looks into the queue")]
+    pub(super) fn waits_for(&self, id: MessageId) -> Option<WaitReason> {
+        match self.state.lock().places.get(&id) {
+            Some(Place::Parked(reason, _)) => Some(reason.clone()),
+            _ => None,
         }
     }
 
-    /// Lets go whose time has come; says when to look again.
-    fn wake_due(&self, now: Instant) -> Option<Instant> {
+    /// Takes a message out, ready or parked, as if it were leased; `None` if it is not here or leased.
+    #[allow(dead_code, reason = "for whoever acts on the queue")]
+    pub(super) fn take(&self, id: MessageId) -> Option<Entry> {
         let mut state = self.state.lock();
-        let State { ready, parked, all_parked, looks_at } = &mut *state;
-        let mut next = None;
-        parked.retain(|_, waiting| {
-            if waiting.until <= now {
-                waiting.release(BATCH, ready, all_parked);
-                waiting.until = now + TICK;
+        let State { fresh, woken, parked, all_parked, backlog, places, .. } = &mut *state;
+        let entry = match places.remove(&id)? {
+            Place::Fresh(lane) => fresh.remove(&lane, &id),
+            Place::Woken => {
+                let position = woken.iter().position(|entry| entry.stored.message.id == id)?;
+                woken.remove(position)
             }
-            // Whoever's time is over altogether has to be told so, whatever it waits for.
-            while waiting.ends().is_some_and(|ends| ends <= now) {
-                waiting.release(1, ready, all_parked);
+            Place::Parked(reason, lane) => {
+                let entry = parked.get_mut(&reason)?.remove(&lane, id)?;
+                all_parked.subtract(entry.room.octets);
+                Some(entry)
             }
-            if let Some(ends) = waiting.ends() {
-                let until = waiting.until.min(ends);
-                next = Some(next.map_or(until, |next: Instant| next.min(until)));
-            }
-            !waiting.entries.is_empty()
-        });
-        if !ready.is_empty() {
-            self.ready.notify_one();
-        }
-        *looks_at = next;
-        next
+        }?;
+        backlog.known(&entry.lane).waiting -= 1;
+        Some(entry)
     }
 
     /// Lets parked messages go when their time comes, for ever.
@@ -306,148 +370,116 @@ impl Window {
             }
         }
     }
-}
 
-impl Parked {
-    fn new(until: Instant) -> Self {
-        Self { until, entries: BTreeMap::new(), amount: Amount::default(), since: Instant::now(), woken: 0 }
-    }
-
-    /// How long those that are here will take at the pace so far; short, as long as nothing is known.
-    fn drains_in(&self) -> Duration {
-        let elapsed = self.since.elapsed();
-        if elapsed < Duration::from_secs(1) {
-            return elapsed;
-        }
-        elapsed.mul_f64(self.entries.len() as f64 / f64::from(self.woken.max(1)))
-    }
-
-    /// Makes up to `count` messages ready.
-    fn release(&mut self, count: usize, ready: &mut VecDeque<Entry>, all_parked: &mut Amount) {
-        for _ in 0..count {
-            let Some((_, entry)) = self.entries.pop_first() else { return };
-            for amount in [&mut self.amount, &mut *all_parked] {
-                amount.messages -= 1;
-                amount.octets -= entry.room.octets;
+    /// Lets go whose time has come; says when to look again.
+    fn wake_due(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        let due: Vec<_> = state
+            .parked
+            .iter()
+            .filter(|(_, parked)| parked.looks_at().is_none_or(|at| at <= now))
+            .map(|(reason, _)| reason.clone())
+            .collect();
+        for reason in due {
+            if let Some(parked) = state.parked.get_mut(&reason)
+                && parked.until <= now
+            {
+                parked.until = now + TICK;
+                self.release(&mut state, &reason, BATCH);
             }
-            ready.push_back(entry);
-            self.woken = self.woken.saturating_add(1);
+            // Whoever's time is over altogether has to be told so, whatever it waits for.
+            while let Some(entry) = state.parked.get_mut(&reason).and_then(|parked| parked.next_ended(now)) {
+                state.wake(entry);
+            }
+            self.close(&mut state, &reason);
+        }
+        if !state.woken.is_empty() {
+            self.ready.notify_one();
+        }
+        state.looks_at = state.parked.values().filter_map(Parked::looks_at).min();
+        state.looks_at
+    }
+
+    fn release(&self, state: &mut State, reason: &WaitReason, count: usize) {
+        for _ in 0..count {
+            let State { parked, tickets, .. } = &mut *state;
+            let Some(entry) = parked.get_mut(reason).and_then(|parked| parked.next(reason, tickets)) else { break };
+            state.wake(entry);
+        }
+        self.close(state, reason);
+    }
+
+    /// When nothing is parked for a reason any more, those may come who found no room.
+    fn close(&self, state: &mut State, reason: &WaitReason) {
+        if state.parked.get(reason).is_none_or(|parked| !parked.is_empty()) {
+            return;
+        }
+        let Some(parked) = state.parked.remove(reason) else { return };
+        for lane in &parked.turned_away {
+            state.backlog.let_back(lane);
+            self.list(state, lane);
+        }
+        self.usage.changed.notify_one();
+    }
+
+    /// How much more may be parked for a reason.
+    fn free_for(&self, state: &State, reason: &WaitReason) -> Amount {
+        let held = state.parked.get(reason).map_or_else(Amount::default, |parked| parked.amount);
+        // A little less than the half that has to be free before more is fetched.
+        let (messages, octets) = (self.max_messages * 7 / 16, self.max_octets / 16 * 7);
+        Amount {
+            messages: messages.saturating_sub(state.all_parked.messages + held.messages),
+            octets: octets.saturating_sub(state.all_parked.octets + held.octets),
         }
     }
 
-    /// When the life of the oldest ends.
-    fn ends(&self) -> Option<Instant> {
-        self.entries.first_key_value().map(|((ends, _), _)| *ends)
-    }
-}
-
-impl Entry {
-    /// Puts the message back in front of the others that are ready.
-    pub(super) fn put_back(self, window: &Window) {
-        window.state.lock().ready.push_front(self);
-        window.ready.notify_one();
-    }
-}
-
-impl Room {
-    fn take(usage: &Arc<Usage>, body: &Body) -> Self {
-        let octets = match body {
-            Body::Inline(bytes) => bytes.len() as u64,
-            Body::File { .. } | Body::Spliced { .. } => 0,
-        };
-        usage.messages.fetch_add(1, Ordering::Relaxed);
-        usage.octets.fetch_add(octets, Ordering::Relaxed);
-        Self { usage: Arc::clone(usage), octets }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.usage.messages.fetch_sub(1, Ordering::Relaxed);
-        self.usage.octets.fetch_sub(self.octets, Ordering::Relaxed);
-        self.usage.freed.notify_one();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use bytes::Bytes;
-    use postrider_providers::contract::{Address, BodyType, Envelope, Message, Origin, Recipient, ReversePath};
-
-    use super::*;
-
-    fn entry(window: &Window, octets: usize) -> Entry {
-        let message = Message {
-            id: MessageId::generate(),
-            received: SystemTime::UNIX_EPOCH,
-            origin: Origin::default(),
-            envelope: Envelope {
-                reverse_path: ReversePath::Null,
-                recipients: vec![Recipient::from("a@x.example".parse::<Address>().unwrap())],
-                body_type: BodyType::SevenBit,
-                smtputf8: false,
-                returned: None,
-                envelope_id: None,
-            },
-            body: Body::Inline(Bytes::from(vec![b'x'; octets])),
-        };
-        let room = Room::take(&window.usage, &message.body);
-        Entry { stored: Stored::fresh(Arc::new(message)), grants: Vec::new(), announced: false, waited_for: None, room }
-    }
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    /// Parks as many as there is room for.
-    fn fill(window: &Window, reason: &str, octets: usize) -> usize {
-        let now = Instant::now();
-        (0..10_000)
-            .take_while(|_| window.park(entry(window, octets), WaitReason::new(reason), now + seconds(60), now + seconds(600)).is_ok())
-            .count()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_oldest_goes_first_whenever_it_was_parked() {
-        let (window, now) = (Window::new(100, 1 << 20), Instant::now());
-        let mut ids = Vec::new();
-        for ends in [20, 10, 30] {
-            let entry = entry(&window, 1);
-            ids.push(entry.stored.message.id);
-            window.park(entry, WaitReason::new("r"), now + seconds(1), now + seconds(ends)).unwrap();
+    /// How many messages of a lane may be here: as many as is left free, and of one that is kept back by
+    /// something no more than keeps it moving.
+    fn share(&self, state: &State, lane: &Lane) -> usize {
+        match state.backlog.get(lane).and_then(|known| known.parked_for.as_ref()) {
+            Some(reason) => (self.max_messages / 16).min(self.free_for(state, reason).messages),
+            None => (self.max_messages / 4).min(self.max_messages.saturating_sub(self.len())),
         }
-        window.wake_due(now + seconds(1));
-        let order = [window.pop().await, window.pop().await, window.pop().await].map(|entry| entry.stored.message.id);
-        assert_eq!(order, [ids[1], ids[0], ids[2]]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_message_whose_life_ends_is_let_go_whatever_it_waits_for() {
-        let (window, now) = (Window::new(1000, 1 << 20), Instant::now());
-        for _ in 0..100 {
-            window.park(entry(&window, 1), WaitReason::new("r"), now + seconds(900), now + seconds(60)).unwrap();
-        }
-        assert_eq!(window.wake_due(now), Some(now + seconds(60)), "it looks again when the first one ends");
-        assert_eq!(window.wake_due(now + seconds(60)), None);
-        assert_eq!(window.state.lock().ready.len(), 100);
+    /// Whether more of a lane may be fetched: when half of its share is used up.
+    fn may_claim(&self, state: &State, lane: &Lane) -> bool {
+        state.backlog.get(lane).is_none_or(|known| known.waiting <= self.share(state, lane) / 2)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn however_many_reasons_there_are_the_window_is_not_filled_by_what_waits() {
-        for octets in [1, 200] {
-            let window = Window::new(1000, 100_000);
-            let held: Vec<usize> = (0..20).map(|reason| fill(&window, &format!("reason {reason}"), octets)).collect();
-            assert!(held[0] >= if octets == 1 { 200 } else { 100 }, "one alone may have much: {held:?}");
-            assert!(held[..5].iter().all(|held| *held > 0), "{held:?}");
-            assert!(window.room().is_none(), "as long as they may be on the move, they come first");
-            tokio::time::advance(seconds(10)).await;
-            assert!(window.room().is_some(), "there is room to fetch what waits for nothing: {held:?}");
-            // What is let go makes room again.
-            window.wake(&WaitReason::new("reason 0"), usize::MAX);
-            window.state.lock().ready.clear();
-            assert!(fill(&window, "another", octets) > 0);
+    fn list(&self, state: &mut State, lane: &Lane) {
+        let may_claim = self.may_claim(state, lane);
+        let State { backlog, tickets, .. } = state;
+        backlog.list(lane, may_claim, self.clock.now(), tickets);
+        backlog.tidy(lane);
+        if backlog.has_turns() {
+            self.usage.changed.notify_one();
         }
+    }
+}
+
+impl State {
+    fn push(&mut self, entry: Entry) {
+        let (id, lane) = (entry.stored.message.id, entry.lane.clone());
+        self.places.insert(id, Place::Fresh(lane.clone()));
+        self.backlog.known(&lane).waiting += 1;
+        self.fresh.push(&lane, id, entry, None, &mut self.tickets);
+    }
+
+    /// Lets a message go that was parked until now.
+    fn wake(&mut self, entry: Entry) {
+        self.all_parked.subtract(entry.room.octets);
+        self.places.insert(entry.stored.message.id, Place::Woken);
+        self.woken.push_back(entry);
+    }
+
+    /// What is woken and what is fresh alternate, so that neither waits for the other.
+    fn pop(&mut self) -> Option<Entry> {
+        self.woken_next = !self.woken_next;
+        let from_woken = self.fresh.is_empty() || (self.woken_next && !self.woken.is_empty());
+        let entry = if from_woken { self.woken.pop_front()? } else { self.fresh.pop(&mut self.tickets)?.2 };
+        self.places.remove(&entry.stored.message.id);
+        self.backlog.known(&entry.lane).waiting -= 1;
+        Some(entry)
     }
 }

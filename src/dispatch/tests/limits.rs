@@ -59,7 +59,8 @@ async fn an_application_is_held_to_its_rate_on_all_routes_and_delays_no_other() 
     bench.submit_of("crm", &["r@z.example"]).await;
     bench.submit("x@y.example", &["r@z.example"]).await;
     bench.pass(130).await;
-    assert_eq!((a.seconds(), b.seconds()), (vec![0, 0, 0, 30, 60], vec![90]));
+    // The one of the other lane does not stand behind all of this one.
+    assert_eq!((a.seconds(), b.seconds()), (vec![0, 0, 0, 60, 90], vec![30]));
     assert_eq!(bench.left().await, 0);
 }
 

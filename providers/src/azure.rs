@@ -213,7 +213,7 @@ impl Settings for Config {
     /// Those of a domain of one's own, until they are raised: 30 a minute and 100 an hour.
     fn default_limits(&self) -> LimitSettings {
         let rate = |count, seconds| Some(Rate { count, counted: Counted::Messages, period: Duration::from_secs(seconds) });
-        LimitSettings { rate: rate(30, 60), quota: rate(100, 3600), ..LimitSettings::default() }
+        LimitSettings { rate: rate(30, 60), quota: rate(100, 3600).into(), ..LimitSettings::default() }
     }
 
     fn rewrite(&self) -> Option<&Rewrite> {

@@ -150,7 +150,7 @@ impl Settings for Config {
         let day = Duration::from_secs(86_400);
         let is_one_user = self.mailbox.is_some() || self.refresh_token.is_some();
         let quota = is_one_user.then_some(Rate { count: 2000, counted: Counted::Messages, period: day });
-        LimitSettings { quota, ..LimitSettings::default() }
+        LimitSettings { quota: quota.into(), ..LimitSettings::default() }
     }
 
     fn rewrite(&self) -> Option<&Rewrite> {

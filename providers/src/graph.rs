@@ -149,7 +149,7 @@ impl Settings for Config {
     fn default_limits(&self) -> LimitSettings {
         let day = Duration::from_secs(86_400);
         let quota = self.mailbox.as_ref().map(|_| Rate { count: 10_000, counted: Counted::Recipients, period: day });
-        LimitSettings { quota, ..LimitSettings::default() }
+        LimitSettings { quota: quota.into(), ..LimitSettings::default() }
     }
 
     fn rewrite(&self) -> Option<&Rewrite> {

@@ -151,8 +151,9 @@ impl Settings for Config {
     fn default_limits(&self) -> LimitSettings {
         LimitSettings {
             rate: Some(Rate { count: 30, counted: Counted::Messages, period: Duration::from_secs(60) }),
-            quota: Some(Rate { count: 10_000, counted: Counted::Recipients, period: Duration::from_secs(86_400) }),
+            quota: Some(Rate { count: 10_000, counted: Counted::Recipients, period: Duration::from_secs(86_400) }).into(),
             concurrency: Some(3),
+            ..LimitSettings::default()
         }
     }
 
@@ -267,6 +268,6 @@ mod tests {
         let limits = serde_json::from_value::<Config>(json).unwrap().default_limits();
         let written = |rate: Option<Rate>| rate.map(|rate| rate.to_string());
         assert_eq!(written(limits.rate).as_deref(), Some("30/min"));
-        assert_eq!((written(limits.quota).as_deref(), limits.concurrency), (Some("10000 recipients/day"), Some(3)));
+        assert_eq!((written(limits.quota.first().copied()).as_deref(), limits.concurrency), (Some("10000 recipients/day"), Some(3)));
     }
 }

@@ -296,14 +296,78 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
+/// Budgets per hour or day, all of which hold: one rate, or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Quotas(Vec<Rate>);
+
+impl From<Option<Rate>> for Quotas {
+    fn from(quota: Option<Rate>) -> Self {
+        Self(quota.into_iter().collect())
+    }
+}
+
+impl From<Vec<Rate>> for Quotas {
+    fn from(quotas: Vec<Rate>) -> Self {
+        Self(quotas)
+    }
+}
+
+impl Quotas {
+    /// As they are told to people, without brackets; `None` without any.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl std::ops::Deref for Quotas {
+    type Target = [Rate];
+
+    fn deref(&self) -> &[Rate] {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Quotas {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct QuotasVisitor;
+
+        impl<'de> Visitor<'de> for QuotasVisitor {
+            type Value = Quotas;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a rate such as \"10000 recipients/day\", or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Quotas, E> {
+                text.parse().map(|rate| Quotas(vec![rate])).map_err(|expected| E::invalid_value(de::Unexpected::Str(text), &expected))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Quotas, A::Error> {
+                let mut quotas = Vec::new();
+                while let Some(quota) = list.next_element()? {
+                    quotas.push(quota);
+                }
+                Ok(Quotas(quotas))
+            }
+        }
+
+        deserializer.deserialize_any(QuotasVisitor)
+    }
+}
+
 /// `[provider.<kind>.<name>.limits]`: what the administrator or the provider allows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
-    /// Handovers per period, evenly spread: at most a tenth of a second's worth goes at once.
+    /// Handovers per period, evenly spread.
     pub rate: Option<Rate>,
-    /// A budget per hour or day, which may be used up at once and refills evenly.
-    pub quota: Option<Rate>,
+    /// How many of the rate go at once after a pause; by default a tenth of a second's worth.
+    pub burst: Option<u32>,
+    /// Budgets per hour or day, each of which may be used up at once.
+    pub quota: Quotas,
+    /// The rate of each sending domain at this provider.
+    pub per_sending_domain: Option<Rate>,
     /// Handovers at the same time.
     pub concurrency: Option<u32>,
 }
@@ -314,7 +378,9 @@ impl LimitSettings {
     pub fn or(&self, defaults: &Self) -> Self {
         Self {
             rate: self.rate.or(defaults.rate),
-            quota: self.quota.or(defaults.quota),
+            burst: self.burst.or(defaults.burst),
+            quota: if self.quota.is_empty() { defaults.quota.clone() } else { self.quota.clone() },
+            per_sending_domain: self.per_sending_domain.or(defaults.per_sending_domain),
             concurrency: self.concurrency.or(defaults.concurrency),
         }
     }

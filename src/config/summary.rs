@@ -125,11 +125,13 @@ pub fn summary_json(config: &Config) -> Value {
             "destination": provider.destination,
             "limits": {
                 "rate": rate(&provider.limits.rate),
-                "quota": rate(&provider.limits.quota),
+                "burst": provider.limits.burst,
+                "quota": provider.limits.quota.text(),
+                "per_sending_domain": rate(&provider.limits.per_sending_domain),
                 "concurrency": provider.limits.concurrency,
                 "by_default": {
                     "rate": provider.is_by_default(|limits| limits.rate),
-                    "quota": provider.is_by_default(|limits| limits.quota),
+                    "quota": provider.is_by_default(|limits| limits.quota.first().copied()),
                     "concurrency": provider.is_by_default(|limits| limits.concurrency),
                 },
             },
@@ -227,10 +229,13 @@ fn described(application: &Application) -> String {
 fn limits(provider: &ProviderConfig) -> String {
     let (limits, mark) = (&provider.limits, |is_default: bool| if is_default { " (default)" } else { "" });
     let rate = limits.rate.map(|rate| format!("{rate}{}", mark(provider.is_by_default(|limits| limits.rate))));
-    let quota = limits.quota.map(|rate| format!("{rate}{}", mark(provider.is_by_default(|limits| limits.quota))));
+    let burst = limits.burst.map(|burst| format!("{burst} at once"));
+    let quota_mark = mark(provider.is_by_default(|limits| limits.quota.first().copied()));
+    let quotas = limits.quota.iter().map(|rate| format!("{rate}{quota_mark}"));
+    let per_domain = limits.per_sending_domain.map(|rate| format!("{rate} for each sending domain"));
     let concurrency =
         limits.concurrency.map(|number| format!("{number} at a time{}", mark(provider.is_by_default(|limits| limits.concurrency))));
-    let all: Vec<String> = [rate, quota, concurrency].into_iter().flatten().collect();
+    let all: Vec<String> = rate.into_iter().chain(burst).chain(quotas).chain(per_domain).chain(concurrency).collect();
     if all.is_empty() { "no limits set".to_owned() } else { format!("at most {}", all.join(", ")) }
 }
 

@@ -152,7 +152,7 @@ impl ProviderLimits {
     /// When the spool cannot tell what was used.
     pub async fn restore<S: Spool>(name: &ProviderName, settings: &LimitSettings, queue: &Queue<S>) -> Result<Self, SpoolError> {
         let rate = settings.rate.map(|rate| Limit::new(format!("rate of {name}"), rate.counted, spread(rate)));
-        let Some(budget) = settings.quota else {
+        let Some(budget) = settings.quota.first().copied() else {
             return Ok(Self { rate, budget: None, store: None, live: Live::new(name), throttle: Throttle::of(name) });
         };
         let limit = Limit::new(format!("quota of {name}"), budget.counted, quota(budget, budget.count));

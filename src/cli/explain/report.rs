@@ -143,8 +143,9 @@ impl fmt::Display for Candidate<'_> {
             }
         }
         let limits = &self.provider.limits;
-        let rates = [limits.rate, limits.quota].into_iter().flatten().map(|rate| rate.to_string());
-        let all: Vec<String> = rates.chain(limits.concurrency.map(|number| format!("{number} at a time"))).collect();
+        let rates = limits.rate.iter().chain(limits.quota.iter()).map(ToString::to_string);
+        let per_domain = limits.per_sending_domain.map(|rate| format!("{rate} for each sending domain"));
+        let all: Vec<String> = rates.chain(per_domain).chain(limits.concurrency.map(|number| format!("{number} at a time"))).collect();
         if !all.is_empty() {
             write!(f, "; at most {}", all.join(", "))?;
         }
@@ -280,7 +281,7 @@ impl Way<'_> {
                 })),
                 "limits": {
                     "rate": provider.limits.rate.map(|rate| rate.to_string()),
-                    "quota": provider.limits.quota.map(|rate| rate.to_string()),
+                    "quota": provider.limits.quota.text(),
                     "concurrency": provider.limits.concurrency,
                 },
             })

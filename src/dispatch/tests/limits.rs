@@ -128,7 +128,7 @@ async fn recipients_that_are_put_off_again_and_again_do_not_keep_the_others_of_a
 #[tokio::test(start_paused = true)]
 async fn a_quota_is_remembered_over_a_restart() {
     let a = Scripted::new(vec![]);
-    let limits = LimitSettings { quota: Some("2 recipients/hour".parse().unwrap()), ..LimitSettings::default() };
+    let limits = LimitSettings { quota: Some("2 recipients/hour".parse().unwrap()).into(), ..LimitSettings::default() };
     let bench = Bench::start(&[&a], Setup { limits: limits.clone(), ..Setup::default() }).await;
     bench.submit("x@y.example", &["r@z.example", "s@z.example"]).await;
     bench.pass(1).await;

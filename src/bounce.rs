@@ -1,8 +1,12 @@
 //! Composes notifications about what became of a message (RFC 3464), with the null reverse-path, so
 //! that none can ever cause another one.
 //!
-//! One settlement makes at most one notification, with a block for each recipient that it is about.
+//! One settlement makes at most one notification for each reader, with a block for each recipient that it
+//! is about. Whoever gets too many of them gets a digest instead.
 
+pub mod digest;
+pub mod guard;
+mod people;
 mod report;
 mod returned;
 
@@ -11,7 +15,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use postrider_providers::contract::{
-    Body, BodyReader, BodyType, Diagnostic, Envelope, Message, MessageId, Origin, Receipt, Recipient, ReversePath,
+    Address, Body, BodyReader, BodyType, Diagnostic, Envelope, Message, MessageId, Origin, Receipt, Recipient, ReversePath,
 };
 
 use self::report::Report;
@@ -36,8 +40,52 @@ pub enum Event {
         /// Whether time ran out, rather than somebody refusing for good.
         expired: bool,
     },
+    /// They have not got it yet; it is tried further.
+    Delayed {
+        /// Why it waits.
+        diagnostic: Diagnostic,
+        /// When it will be given up.
+        until: SystemTime,
+        /// Whether a provider was asked just now.
+        asked: bool,
+    },
     /// It was handed over.
     Relayed(Receipt),
+}
+
+/// As what somebody is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Who {
+    /// The envelope sender, as RFC 3461 says.
+    Sender,
+    /// The owner of the application that handed the message in.
+    Owner,
+    /// The operator of this gateway.
+    Operator,
+}
+
+impl Who {
+    /// The name, as in the config and in the history.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sender => "sender",
+            Self::Owner => "owner",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// One who reads a notification.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a> {
+    /// As what.
+    pub who: Who,
+    /// Where.
+    pub address: &'a Address,
+    /// Whether the sender is told of it, too.
+    pub sender_is_told: bool,
 }
 
 impl Notice<'_> {
@@ -50,6 +98,8 @@ impl Notice<'_> {
             //# not contain the value FAILURE, a DSN MUST NOT be issued for that
             //# recipient.
             Event::Failed { .. } => self.recipient.notify.is_none_or(|notify| notify.failure),
+            // RFC 3461 section 4.1: without NOTIFY, a report about delay is for this side to decide.
+            Event::Delayed { .. } => self.recipient.notify.is_none_or(|notify| notify.delay),
             //= https://www.rfc-editor.org/rfc/rfc3461#section-5.2.2
             //# If the NOTIFY parameter was supplied for a recipient, with an
             //# esmtp-value containing the keyword SUCCESS, and the SMTP server
@@ -68,6 +118,8 @@ pub enum Extent {
     AsAsked,
     /// Its header, because there is no room for more.
     HeaderOnly,
+    /// Its header: who is told beside the sender need not read what was written.
+    Header,
 }
 
 /// A notification whose body is still in pieces, so that a message which is returned need not be in
@@ -76,6 +128,7 @@ pub enum Extent {
 pub struct Draft {
     id: MessageId,
     at: SystemTime,
+    origin: Origin,
     envelope: Envelope,
     head: Bytes,
     /// What stands between head and foot.
@@ -91,7 +144,7 @@ pub struct Pieces {
     foot: Option<Bytes>,
 }
 
-/// The notification for these recipients; `None` when there is nobody to notify.
+/// The notification of the sender about these recipients; `None` when there is nobody to notify.
 pub async fn compose(message: &Message, notices: &[Notice<'_>], hostname: &str, now: SystemTime, extent: Extent) -> Option<Draft> {
     //= https://www.rfc-editor.org/rfc/rfc3461#section-5.2
     //# A DSN MUST NOT be returned to the sender for any message for
@@ -104,22 +157,44 @@ pub async fn compose(message: &Message, notices: &[Notice<'_>], hostname: &str, 
     if notices.is_empty() {
         return None;
     }
+    let reader = Reader { who: Who::Sender, address: sender, sender_is_told: true };
+    Some(draft(reader, message, notices, hostname, now, extent).await)
+}
+
+/// The notification of somebody else about these recipients. What the sender asked with NOTIFY, and that
+/// the reverse-path is null, says who hears of it there, and nothing about those who answer for the mail.
+pub async fn compose_for(reader: Reader<'_>, message: &Message, notices: &[Notice<'_>], hostname: &str, now: SystemTime) -> Message {
+    let draft = draft(reader, message, notices, hostname, now, Extent::Header).await;
+    let body = draft.all();
+    draft.with_body(body)
+}
+
+async fn draft(reader: Reader<'_>, message: &Message, notices: &[Notice<'_>], hostname: &str, now: SystemTime, extent: Extent) -> Draft {
     let id = MessageId::generate();
     let failure = notices.iter().any(|notice| matches!(notice.event, Event::Failed { .. }));
-    let utf8 = !sender.is_ascii();
+    let utf8 = !reader.address.is_ascii();
     let returned = Returned::choose(message, failure, utf8, extent).await;
-    let report = Report { message, sender, notices, hostname, id, now, utf8 };
+    let report = Report { message, reader, notices, hostname, id, now, utf8 };
     let (text, foot) = (report.render(&returned), report.foot());
     let body_type = if text.is_ascii() { returned.body_type } else { BodyType::EightBitMime };
     let mut head = report.header(body_type).into_bytes();
     head.extend_from_slice(text.as_bytes());
     head.extend_from_slice(&returned.header);
+    let envelope = envelope(reader.address, body_type);
+    Draft { id, at: now, origin: origin(id, hostname), envelope, head: head.into(), whole: returned.whole, foot: foot.into() }
+}
+
+/// The envelope of a notification.
+fn envelope(to: &Address, body_type: BodyType) -> Envelope {
     //= https://www.rfc-editor.org/rfc/rfc3461#section-6.1
     //# The DSN sender address (in the SMTP MAIL command) MUST be a null
     //# reverse-path ("<>"), as required by section 5.3.3 of [11].
-    let recipients = vec![Recipient::from(sender.clone())];
-    let envelope = Envelope { body_type, smtputf8: utf8, ..Envelope::new(ReversePath::Null, recipients) };
-    Some(Draft { id, at: now, envelope, head: head.into(), whole: returned.whole, foot: foot.into() })
+    Envelope { body_type, smtputf8: !to.is_ascii(), ..Envelope::new(ReversePath::Null, vec![Recipient::from(to.clone())]) }
+}
+
+/// Notifications come from nobody's application, by which they are known.
+fn origin(id: MessageId, hostname: &str) -> Origin {
+    Origin { message_id: Some(format!("{id}@{hostname}").into()), ..Origin::default() }
 }
 
 impl Draft {
@@ -132,7 +207,12 @@ impl Draft {
     /// The body, if it is all in memory.
     #[must_use]
     pub fn small_body(&self) -> Option<Body> {
-        self.whole.is_none().then(|| Body::Inline([&self.head[..], &self.foot].concat().into()))
+        self.whole.is_none().then(|| self.all())
+    }
+
+    /// Head and foot, which are all of it unless the message is returned whole.
+    fn all(&self) -> Body {
+        Body::Inline([&self.head[..], &self.foot].concat().into())
     }
 
     /// The body, piece by piece.
@@ -150,7 +230,7 @@ impl Draft {
     /// The notification with its body.
     #[must_use]
     pub fn with_body(self, body: Body) -> Message {
-        Message { id: self.id, received: self.at, origin: Origin::default(), envelope: self.envelope, body }
+        Message { id: self.id, received: self.at, origin: self.origin, envelope: self.envelope, body }
     }
 }
 

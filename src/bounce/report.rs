@@ -1,14 +1,14 @@
-//! The text of a notification: its header, the part for people, and the part for programs.
+//! The text of a notification: its header, and the part for programs.
 
 use std::fmt::{Arguments, Write as _};
 use std::time::SystemTime;
 
-use postrider_providers::contract::{Address, BodyType, Diagnostic, EnhancedStatus, Message, MessageId, OriginalRecipient};
+use postrider_providers::contract::{BodyType, Diagnostic, EnhancedStatus, Message, MessageId, OriginalRecipient};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::returned::Returned;
-use super::{Event, Notice};
+use super::{Event, Notice, Reader, Who};
 
 /// What a host said is cut there, so that no line grows past what a header may hold (RFC 5322
 /// section 2.1.1).
@@ -17,21 +17,21 @@ const MAX_WORDS: usize = 800;
 /// Everything that a notification tells.
 pub(super) struct Report<'a> {
     pub(super) message: &'a Message,
-    pub(super) sender: &'a Address,
+    pub(super) reader: Reader<'a>,
     pub(super) notices: &'a [Notice<'a>],
     pub(super) hostname: &'a str,
     pub(super) id: MessageId,
     pub(super) now: SystemTime,
-    /// Whether the way back carries SMTPUTF8, as it must for such a sender.
+    /// Whether the way there carries SMTPUTF8, as it must for such an address.
     pub(super) utf8: bool,
 }
 
 /// Lines that end with CRLF.
 #[derive(Default)]
-struct Lines(String);
+pub(super) struct Lines(pub(super) String);
 
 impl Lines {
-    fn add(&mut self, line: Arguments<'_>) {
+    pub(super) fn add(&mut self, line: Arguments<'_>) {
         // Writing to a String cannot fail.
         let _ = self.0.write_fmt(line);
         self.0.push_str("\r\n");
@@ -39,21 +39,20 @@ impl Lines {
 }
 
 impl Report<'_> {
-    fn boundary(&self) -> String {
+    pub(super) fn boundary(&self) -> String {
         format!("=_postrider_{}", self.id)
     }
 
     /// The header of the notification.
     pub(super) fn header(&self, body_type: BodyType) -> String {
-        let failed = self.notices.iter().any(|notice| matches!(notice.event, Event::Failed { .. }));
-        let subject = if failed { "Undelivered mail returned to sender" } else { "Mail handed over: delivery will not be confirmed" };
         let mut lines = Lines::default();
         lines.add(format_args!("From: Mail Delivery System <postmaster@{}>", self.hostname));
-        lines.add(format_args!("To: <{}>", self.sender));
-        lines.add(format_args!("Subject: {subject}"));
+        lines.add(format_args!("To: <{}>", self.reader.address));
+        lines.add(format_args!("Subject: {}", self.subject()));
         lines.add(format_args!("Date: {}", date(self.now)));
         lines.add(format_args!("Message-ID: <{}@{}>", self.id, self.hostname));
-        lines.add(format_args!("Auto-Submitted: auto-replied"));
+        let submitted = if self.reader.who == Who::Sender { "auto-replied" } else { "auto-generated" };
+        lines.add(format_args!("Auto-Submitted: {submitted}"));
         lines.add(format_args!("MIME-Version: 1.0"));
         lines.add(format_args!("Content-Type: multipart/report; report-type=delivery-status;"));
         lines.add(format_args!("\tboundary=\"{}\"", self.boundary()));
@@ -79,39 +78,6 @@ impl Report<'_> {
     /// What follows the third part.
     pub(super) fn foot(&self) -> String {
         format!("\r\n--{}--\r\n", self.boundary())
-    }
-
-    fn for_people(&self, lines: &mut Lines, returned: &Returned) {
-        lines.add(format_args!("\r\n--{}\r\nContent-Type: text/plain; charset=utf-8", self.boundary()));
-        lines.add(format_args!("Content-Transfer-Encoding: 8bit\r\n"));
-        lines.add(format_args!("This is the mail relay at {}.", self.hostname));
-        let mut failed = self.notices.iter().filter_map(|notice| match &notice.event {
-            Event::Failed { diagnostic, expired } => Some((notice, diagnostic, *expired)),
-            Event::Relayed(_) => None,
-        });
-        if let Some(first) = failed.next() {
-            lines.add(format_args!("\r\nYour message could not be delivered to:\r\n"));
-            for (notice, diagnostic, expired) in std::iter::once(first).chain(failed) {
-                let why = if expired { "gave up after trying for too long; the last answer was" } else { "refused" };
-                lines.add(format_args!("  <{}>\r\n    {why}: {}", notice.recipient.address, one_line(&diagnostic.to_string())));
-            }
-        }
-        let mut relayed = self.notices.iter().filter_map(|notice| match &notice.event {
-            Event::Relayed(receipt) => Some((notice, receipt)),
-            Event::Failed { .. } => None,
-        });
-        if let Some(first) = relayed.next() {
-            lines.add(format_args!("\r\nYour message was handed over to the next mail system for:\r\n"));
-            for (notice, receipt) in std::iter::once(first).chain(relayed) {
-                lines.add(format_args!("  <{}>\r\n    answered: {}", notice.recipient.address, one_line(&receipt.reply)));
-            }
-            lines.add(format_args!("\r\nThat system does not confirm delivery. Unless delivery fails there, this is the last"));
-            lines.add(format_args!("you will hear of it."));
-        }
-        lines.add(format_args!("\r\nIts id at this relay is {}.", self.message.id));
-        if let Some(why) = returned.shortened {
-            lines.add(format_args!("Only its header is returned, because {why}."));
-        }
     }
 
     fn for_programs(&self, lines: &mut Lines) {
@@ -157,6 +123,7 @@ impl Report<'_> {
         lines.add(format_args!("Final-Recipient: {}", OriginalRecipient::from(&recipient.address).to_field(self.utf8)));
         let (action, status, remote) = match event {
             Event::Failed { diagnostic, expired } => ("failed", failed_status(diagnostic, *expired), diagnostic.remote.as_deref()),
+            Event::Delayed { diagnostic, .. } => ("delayed", delayed_status(diagnostic), diagnostic.remote.as_deref()),
             Event::Relayed(receipt) => ("relayed", relayed_status(&receipt.reply), receipt.remote.as_deref()),
         };
         lines.add(format_args!("Action: {action}\r\nStatus: {status}"));
@@ -168,18 +135,43 @@ impl Report<'_> {
             lines.add(format_args!("Remote-MTA: dns; {remote}"));
         }
         match event {
-            Event::Failed { diagnostic: Diagnostic { code: Some(code), text, remote: Some(_), .. }, .. } => {
-                lines.add(format_args!("Diagnostic-Code: smtp; {code} {}", self.words(text)));
-            }
-            Event::Failed { diagnostic, .. } => {
-                lines.add(format_args!("Diagnostic-Code: x-postrider; {}", self.words(&diagnostic.to_string())));
-            }
+            Event::Failed { diagnostic, .. } | Event::Delayed { diagnostic, .. } => self.diagnostic(lines, diagnostic),
             Event::Relayed(receipt) if remote.is_some() => {
                 lines.add(format_args!("Diagnostic-Code: smtp; {}", self.words(&receipt.reply)));
             }
             Event::Relayed(_) => {}
         }
-        lines.add(format_args!("Last-Attempt-Date: {}", date(self.now)));
+        // Of mail that only waits, nobody was asked just now.
+        if !matches!(event, Event::Delayed { asked: false, .. }) {
+            lines.add(format_args!("Last-Attempt-Date: {}", date(self.now)));
+        }
+        match event {
+            Event::Relayed(receipt) => {
+                if let Some(id) = &receipt.remote_id {
+                    lines.add(format_args!("Final-Log-ID: {}", self.words(id)));
+                }
+            }
+            Event::Failed { .. } => lines.add(format_args!("Final-Log-ID: {}", self.message.id)),
+            Event::Delayed { until, .. } => {
+                lines.add(format_args!("Final-Log-ID: {}", self.message.id));
+                //= https://www.rfc-editor.org/rfc/rfc3464#section-2.3.9
+                //# For DSNs of type "delayed", the Will-Retry-Until field gives the date
+                //# after which the Reporting MTA expects to abandon all attempts to
+                //# deliver the message to that recipient.
+                lines.add(format_args!("Will-Retry-Until: {}", date(*until)));
+            }
+        }
+    }
+
+    /// What was said last: by an SMTP host, by a service over HTTP, or by this relay.
+    fn diagnostic(&self, lines: &mut Lines, diagnostic: &Diagnostic) {
+        match diagnostic {
+            Diagnostic { code: Some(code), text, remote: Some(_), .. } => {
+                lines.add(format_args!("Diagnostic-Code: smtp; {code} {}", self.words(text)));
+            }
+            Diagnostic { code: Some(code), text, .. } => lines.add(format_args!("Diagnostic-Code: x-http; {code} {}", self.words(text))),
+            _ => lines.add(format_args!("Diagnostic-Code: x-postrider; {}", self.words(&diagnostic.to_string()))),
+        }
     }
 
     /// What somebody said, fit for a field. Only the global form holds more than ASCII (RFC 3464
@@ -198,17 +190,22 @@ fn failed_status(diagnostic: &Diagnostic, expired: bool) -> EnhancedStatus {
     diagnostic.status.filter(|status| status.0 == 5).unwrap_or(EnhancedStatus(5, 0, 0))
 }
 
+/// RFC 3464 section 2.3.4: that of a delayed recipient is of class 4.
+fn delayed_status(diagnostic: &Diagnostic) -> EnhancedStatus {
+    diagnostic.status.filter(|status| status.0 == 4).unwrap_or(EnhancedStatus(4, 0, 0))
+}
+
 /// The status in a reply as in `250 2.1.5 Ok`.
 fn relayed_status(reply: &str) -> EnhancedStatus {
     let text = reply.split_once(' ').map_or("", |(_, text)| text);
     EnhancedStatus::parse_prefix(text).filter(|status| status.0 == 2).unwrap_or(EnhancedStatus(2, 0, 0))
 }
 
-fn date(time: SystemTime) -> String {
+pub(super) fn date(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&Rfc2822).unwrap_or_default()
 }
 
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     line.truncate(line.floor_char_boundary(MAX_WORDS));
     line

@@ -58,6 +58,7 @@ impl Returned {
         let asked = failure && message.envelope.returned == Some(contract::Returned::Full);
         let shortened = match extent {
             _ if !asked => None,
+            Extent::Header => None,
             Extent::HeaderOnly => Some("there was no room for more"),
             //= https://www.rfc-editor.org/rfc/rfc3461#section-6.2
             //# (However, if the length of the message is greater

@@ -86,23 +86,27 @@ async fn told(world: &World, complaints: &mut Vec<String>) -> BTreeMap<(MessageI
         };
         let Ok(message) = record.message.parse::<MessageId>() else { continue };
         for event in record.events {
-            let (recipient, fate) = match event {
-                Event::Relayed { recipient, provider, .. } => (recipient, Some(Fate::Relayed(provider))),
-                Event::Bounced { recipient, .. } => (recipient, Some(Fate::Bounced)),
-                Event::Expired { recipient, .. } => (recipient, Some(Fate::Expired)),
-                Event::Dead { recipient, .. } => (recipient, Some(Fate::Dead)),
-                Event::InDoubt { recipient, held, .. } => {
-                    all.entry((message, recipient)).or_default().doubts += 1;
-                    (recipient, held.then_some(Fate::Held))
+            let (recipients, fate) = match event {
+                Event::Relayed { recipients, provider, .. } => (recipients, Some(Fate::Relayed(provider))),
+                Event::Bounced { recipients, .. } => (recipients, Some(Fate::Bounced)),
+                Event::Expired { recipients, .. } => (recipients, Some(Fate::Expired)),
+                Event::Dead { recipients, .. } => (recipients, Some(Fate::Dead)),
+                Event::InDoubt { recipients, held, .. } => {
+                    for recipient in &recipients {
+                        all.entry((message, *recipient)).or_default().doubts += 1;
+                    }
+                    (recipients, held.then_some(Fate::Held))
                 }
-                Event::Deferred { recipient, .. } => (recipient, None),
+                Event::Deferred { recipients, .. } => (recipients, None),
                 Event::Attempt { .. } | Event::Notified { .. } | Event::Action { .. } => continue,
             };
-            let told = all.entry((message, recipient)).or_default();
-            if let Some(before @ (Fate::Relayed(_) | Fate::Bounced | Fate::Expired)) = &told.fate {
-                complaints.push(format!("{message}, recipient {recipient}: ended as {before:?}, and then again as {fate:?}"));
+            for recipient in recipients {
+                let told = all.entry((message, recipient)).or_default();
+                if let Some(before @ (Fate::Relayed(_) | Fate::Bounced | Fate::Expired)) = &told.fate {
+                    complaints.push(format!("{message}, recipient {recipient}: ended as {before:?}, and then again as {fate:?}"));
+                }
+                told.fate = fate.clone();
             }
-            told.fate = fate;
         }
     }
     all

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors, When};
 use crate::dispatch::rate::{ProviderLimits, SenderLimits};
 use crate::dispatch::{Circuit, Dispatcher, Endpoint};
+use crate::history::History;
 use crate::queue::{self, Queue, RetrySchedule};
 use crate::route::Router;
 use crate::smtp::census::{Census, Habit};
@@ -44,6 +45,7 @@ const ADMIN_GRACE: Duration = Duration::from_secs(1);
 pub struct Gateway<S: Spool> {
     addresses: Vec<SocketAddr>,
     queue: Queue<S>,
+    history: History,
     circuits: Vec<(ProviderName, Circuit)>,
     certificates: Arc<CertificateStore>,
     census: Arc<Census>,
@@ -51,6 +53,7 @@ pub struct Gateway<S: Spool> {
     doors: Task,
     attempts: Task,
     feeding: Task,
+    recording: Task,
 }
 
 /// The admin API, as it runs.
@@ -124,26 +127,31 @@ impl Gateway<SqliteSpool> {
             ..sqlite::Settings::new(&config.server.data_dir)
         };
         let (spool, recovered) = SqliteSpool::open(settings).await?;
-        queue::report(&recovered);
-        Self::start_metered(config, spool, connected, Clock::system(), metrics).await
+        let history = History::at(&config.server.data_dir, config.history, Clock::system());
+        let gateway = Self::start_over(config, spool, connected, Clock::system(), metrics, history).await?;
+        gateway.queue.recovered(&recovered).await;
+        Ok(gateway)
     }
 }
 
 impl<S: Spool> Gateway<S> {
-    /// Starts the gateway over a spool and providers that the caller made.
+    /// Starts the gateway over a spool and providers that the caller made. Its history is in memory, and
+    /// ends with it.
     ///
     /// # Errors
     /// When a listener cannot be bound or the spool cannot be read.
     pub async fn start_with(config: &Config, spool: S, connected: Vec<Connected>, clock: Clock) -> Result<Self, StartError> {
-        Self::start_metered(config, spool, connected, clock, Metrics::new()).await
+        let history = History::in_memory(config.history, clock);
+        Self::start_over(config, spool, connected, clock, Metrics::new(), history).await
     }
 
-    async fn start_metered(
+    async fn start_over(
         config: &Config,
         spool: S,
         connected: Vec<Connected>,
         clock: Clock,
         metrics: Metrics,
+        history: History,
     ) -> Result<Self, StartError> {
         let queue = Queue::new(spool, queue::Settings { metrics, ..queue_settings(config) }, clock);
         let router = Arc::new(Router::new(config.routes.clone()).with_providers(&connected));
@@ -183,7 +191,9 @@ impl<S: Spool> Gateway<S> {
             clock,
             census: Arc::clone(&census),
         });
-        let (mut doors, mut attempts, mut feeding) = (Task::new(), Task::new(), Task::new());
+        let (mut doors, mut attempts, mut feeding, mut recording) = (Task::new(), Task::new(), Task::new(), Task::new());
+        let (kept, indexed, stop) = (history.clone(), queue.clone(), recording.stop.clone());
+        recording.tasks.spawn(async move { kept.run(indexed.spool().clone(), indexed.journaled(), stop).await });
         let certificates = Arc::new(certificates);
         doors.tasks.spawn(Arc::clone(&certificates).watch(doors.stop.clone()));
         let sessions = Arc::new(Sessions::default());
@@ -193,7 +203,7 @@ impl<S: Spool> Gateway<S> {
         attempts.tasks.spawn(dispatcher.run(attempts.stop.clone(), ATTEMPTS_GRACE));
         let (fed, stop) = (queue.clone(), feeding.stop.clone());
         feeding.tasks.spawn(async move { fed.run(stop).await });
-        Ok(Self { addresses, queue, circuits, certificates, census, office, doors, attempts, feeding })
+        Ok(Self { addresses, queue, history, circuits, certificates, census, office, doors, attempts, feeding, recording })
     }
 
     /// Where mail is taken, with the ports that the system chose.
@@ -236,6 +246,12 @@ impl<S: Spool> Gateway<S> {
         self.census.list()
     }
 
+    /// What happened to messages.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// Counts what is in the spool.
     ///
     /// # Errors
@@ -247,7 +263,7 @@ impl<S: Spool> Gateway<S> {
     /// Stops accepting, lets sessions and attempts finish within a bounded time, gives leases back and
     /// closes the spool. What is still in the queue stays there.
     pub async fn drain(self) {
-        let Self { queue, census, office, mut doors, mut attempts, feeding, .. } = self;
+        let Self { queue, census, office, mut doors, mut attempts, feeding, mut recording, .. } = self;
         info!("draining: no new mail is taken, attempts at hand are finished");
         if let Some(office) = &office {
             office.draining.cancel();
@@ -268,6 +284,9 @@ impl<S: Spool> Gateway<S> {
         }
         feeding.stop.cancel();
         drop(feeding);
+        // What happened last goes into the history now, if that is quick; otherwise at the next start.
+        recording.stop.cancel();
+        recording.join().await;
         match queue.spool().close(SPOOL_GRACE).await {
             Ok(()) => info!("drained"),
             Err(error) => error!(%error, "the spool did not close in order; the next start recovers what is in it"),
@@ -356,6 +375,7 @@ fn queue_settings(config: &Config) -> queue::Settings {
         window_messages: config.queue.window,
         hostname: config.server.hostname.to_string(),
         jitter: 10,
+        record: config.history.keep.is_some(),
         ..queue::Settings::default()
     }
 }

@@ -13,6 +13,7 @@
 
 mod conclusion;
 mod feeder;
+mod journal;
 mod lanes;
 pub mod lease;
 mod metered;
@@ -27,7 +28,6 @@ use std::time::Duration;
 use postrider_providers::contract::{Message, MessageId};
 use tokio_util::sync::CancellationToken;
 
-pub use feeder::report;
 pub use lease::{Disposition, Lease};
 pub use operate::{Found, JobId, JobState, Progress};
 pub use retry::{Plan, RetrySchedule};
@@ -35,7 +35,7 @@ pub use window::WaitReason;
 
 use crate::clock::Clock;
 use crate::route::Router;
-use crate::spool::{Spool, SpoolCounts, SpoolError, Stored};
+use crate::spool::{Recovered, Spool, SpoolCounts, SpoolError, Stored};
 use crate::telemetry::metrics::Metrics;
 use lanes::Lanes;
 use pulse::Pulse;
@@ -59,6 +59,8 @@ pub struct Settings {
     /// By how many of a hundred parts waits are shortened or lengthened, each message's in its own way, so
     /// that what failed together does not come back together.
     pub jitter: u32,
+    /// Whether the history is told what happens.
+    pub record: bool,
 }
 
 impl Default for Settings {
@@ -71,6 +73,7 @@ impl Default for Settings {
             hostname: "localhost".to_owned(),
             metrics: Metrics::new(),
             jitter: 0,
+            record: true,
         }
     }
 }
@@ -90,6 +93,8 @@ struct Shared<S: Spool> {
     pulse: Pulse,
     /// Lets the feeder look up the lanes: mail may wait of which this process does not know.
     poke: tokio::sync::Notify,
+    /// Says that there may be something in the journal.
+    journaled: Arc<tokio::sync::Notify>,
 }
 
 impl<S: Spool> Clone for Queue<S> {
@@ -111,6 +116,7 @@ impl<S: Spool> Queue<S> {
             window,
             pulse: Pulse::new(),
             poke: tokio::sync::Notify::new(),
+            journaled: Arc::default(),
         }))
     }
 
@@ -170,6 +176,17 @@ impl<S: Spool> Queue<S> {
     #[must_use]
     pub fn in_window(&self) -> usize {
         self.0.window.len()
+    }
+
+    /// Told whenever there is something in the spool's journal.
+    #[must_use]
+    pub fn journaled(&self) -> Arc<tokio::sync::Notify> {
+        Arc::clone(&self.0.journaled)
+    }
+
+    /// Logs what a restart, or another node's end, brought back, and tells the history what is in doubt.
+    pub async fn recovered(&self, recovered: &Recovered) {
+        feeder::recovered(&self.0, recovered).await;
     }
 
     /// Counts what is stored.

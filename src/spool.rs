@@ -165,8 +165,40 @@ pub struct Recovered {
     pub released: u64,
     /// Recipients among them whose handover is in doubt.
     pub in_doubt: u64,
+    /// Those recipients, by message.
+    pub doubts: Vec<Doubt>,
     /// Records set aside: what it was and why, in words.
     pub set_aside: Vec<String>,
+}
+
+/// Recipients of one message for whom a provider was asked, and nobody knows what it did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// The message.
+    pub id: MessageId,
+    /// Who was asked.
+    pub provider: ProviderName,
+    /// For whom.
+    pub recipients: Vec<RecipientIndex>,
+}
+
+impl Recovered {
+    /// Adds what was found in doubt.
+    pub(crate) fn in_doubt(&mut self, doubts: Vec<Doubt>) {
+        self.in_doubt += doubts.iter().map(|doubt| doubt.recipients.len() as u64).sum::<u64>();
+        self.doubts.extend(doubts);
+    }
+}
+
+impl Doubt {
+    /// Adds a recipient to the doubts of its message.
+    pub(crate) fn add(doubts: &mut Vec<Self>, id: MessageId, provider: ProviderName, recipient: RecipientIndex) {
+        let mut of_message = doubts.iter_mut().rev().take_while(|doubt| doubt.id == id);
+        match of_message.find(|doubt| doubt.provider == provider) {
+            Some(doubt) => doubt.recipients.push(recipient),
+            None => doubts.push(Self { id, provider, recipients: vec![recipient] }),
+        }
+    }
 }
 
 /// Counts for the log and for `readyz`.
@@ -264,9 +296,9 @@ pub trait Spool: Clone + Send + Sync + 'static {
     /// What is kept under keys that begin with `prefix`, by key.
     fn recall(&self, prefix: &str) -> impl Future<Output = Result<Vec<(String, String)>, SpoolError>> + Send;
 
-    /// What happened and has not been forgotten: up to `limit` records of the journal, oldest first, each
-    /// with its number.
-    fn journal(&self, limit: usize) -> impl Future<Output = Result<Vec<(u64, String)>, SpoolError>> + Send;
+    /// What happened and has not been forgotten: up to `limit` records of the journal with numbers above
+    /// `after`, oldest first, each with its number. No number is given twice.
+    fn journal(&self, after: u64, limit: usize) -> impl Future<Output = Result<Vec<(u64, String)>, SpoolError>> + Send;
 
     /// Forgets the journal up to and including record `last`; rides along with the next commit.
     fn forget_journal(&self, last: u64) -> impl Future<Output = Result<(), SpoolError>> + Send;

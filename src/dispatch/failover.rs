@@ -18,6 +18,7 @@ use super::suitable::Examined;
 use super::transport::{Guarded, Ledger, Refusal, Try};
 use super::{Dispatcher, doubt, rewrite};
 use crate::config::{InDoubt, Route};
+use crate::history;
 use crate::queue::{Disposition, Lease, Plan, WaitReason};
 use crate::spool::{RecipientState, Spool, SpoolError};
 
@@ -338,6 +339,7 @@ async fn ask_one<S: Spool>(
         let request = Try { attempt, grants: Arc::clone(grants), ledger: Arc::<Lease<S>>::clone(lease) };
         // A clone of its own: a service belongs to one caller at a time.
         let mut transport = guarded.transport.clone();
+        let start = Instant::now();
         let answer = match transport.ready().await {
             Ok(ready) => tokio::time::timeout(DEADLINE, ready.call(request)).await,
             Err(refusal) => Ok(Err(refusal)),
@@ -352,6 +354,7 @@ async fn ask_one<S: Spool>(
                         if let Failure::SenderRefused(diagnostic) = &failure {
                             guarded.senders.learn(sender, diagnostic);
                         }
+                        tried(lease, name, &group.route, part, failure.name(), &failure.diagnostic().to_string(), start);
                         may_go_on &= failure.may_fail_over(group.route.spill);
                         open.note(failure);
                     }
@@ -376,6 +379,7 @@ async fn ask_one<S: Spool>(
         if report.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Relayed(_))) {
             guarded.senders.forget(sender);
         }
+        tried_all(lease, name, &group.route, &report, start);
         let mut told = part.to_vec();
         for (index, outcome) in report.outcomes {
             let Some(position) = told.iter().position(|open| *open == index) else {
@@ -431,6 +435,45 @@ async fn ask_one<S: Spool>(
         info!(message_id = %message.id, provider = %name, what, "not carried");
     }
     may_go_on
+}
+
+/// Keeps the answers of one call for the history: one event for those to whom the same was said.
+fn tried_all<S: Spool>(lease: &Lease<S>, provider: &ProviderName, route: &Route, report: &Report, start: Instant) {
+    let mut answers: Vec<(&'static str, String, Vec<RecipientIndex>)> = Vec::new();
+    for (index, outcome) in &report.outcomes {
+        let words = match outcome {
+            Outcome::Relayed(receipt) => receipt.reply.clone(),
+            Outcome::Bounced(why) | Outcome::Deferred(why) | Outcome::InDoubt(why) => why.to_string(),
+        };
+        match answers.iter_mut().find(|(verdict, said, _)| *verdict == outcome.name() && *said == words) {
+            Some((.., recipients)) => recipients.push(*index),
+            None => answers.push((outcome.name(), words, vec![*index])),
+        }
+    }
+    for (verdict, words, recipients) in answers {
+        tried(lease, provider, route, &recipients, verdict, &words, start);
+    }
+}
+
+/// Keeps one answer for the history.
+fn tried<S: Spool>(
+    lease: &Lease<S>,
+    provider: &ProviderName,
+    route: &Route,
+    recipients: &[RecipientIndex],
+    verdict: &str,
+    words: &str,
+    start: Instant,
+) {
+    lease.tried(history::Event::Attempt {
+        number: lease.stored().attempts + 1,
+        provider: provider.to_string(),
+        route: route.name.to_string(),
+        recipients: recipients.iter().map(|index| index.0).collect(),
+        verdict: verdict.to_owned(),
+        words: history::event::words(words),
+        elapsed_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+    });
 }
 
 /// The recipients of a group that have no verdict yet, and why.

@@ -6,9 +6,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Shared;
 use super::window::Fetch;
-use crate::spool::{Claimed, Recovered, Spool, SpoolError, Want};
+use super::{Shared, journal};
+use crate::spool::{Claimed, Doubt, Recovered, Spool, SpoolError, Want};
 
 /// How often the lanes are looked up anew, and the longest sleep: the wall clock may have been set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ async fn renew<S: Spool>(shared: &Shared<S>) {
         let now = shared.clock.now();
         match shared.spool.renew(now, now + lease).await {
             Ok(recovered) => {
-                report(&recovered);
+                self::recovered(shared, &recovered).await;
                 if recovered.released > 0 {
                     shared.poke.notify_one();
                 }
@@ -114,10 +114,26 @@ async fn renew<S: Spool>(shared: &Shared<S>) {
     }
 }
 
-/// Logs what a restart, or another node's end, brought back.
-pub fn report(recovered: &Recovered) {
+/// Logs what a restart, or another node's end, brought back, and tells the history what is in doubt.
+pub(super) async fn recovered<S: Spool>(shared: &Shared<S>, recovered: &Recovered) {
+    report(recovered);
+    if !shared.settings.record {
+        return;
+    }
+    for doubt in &recovered.doubts {
+        if let Err(error) = shared.spool.note(journal::doubt(doubt, shared.clock.now())).await {
+            warn!(message_id = %doubt.id, %error, "the history is not told of a handover in doubt");
+        }
+    }
+    shared.journaled.notify_one();
+}
+
+fn report(recovered: &Recovered) {
     for reason in &recovered.set_aside {
         error!(reason, "a record of the spool was set aside");
+    }
+    for Doubt { id, provider, recipients } in &recovered.doubts {
+        warn!(message_id = %id, %provider, recipients = recipients.len(), "in doubt: the handover was cut off");
     }
     if recovered.in_doubt > 0 {
         // Second copies may follow, which somebody may ask about.

@@ -11,7 +11,8 @@ use tracing::{error, info};
 use super::conclusion::conclude;
 use super::metered::Brought;
 use super::window::{Entry, WaitReason};
-use super::{Plan, Queue};
+use super::{Plan, Queue, journal};
+use crate::history;
 use crate::spool::{RecipientState, Settlement, Spool, SpoolError, Stored};
 
 /// A wait that somebody who looks for a message should find in the log; it is said once.
@@ -51,11 +52,14 @@ pub struct Lease<S: Spool> {
     begun: parking_lot::Mutex<Vec<(RecipientIndex, ProviderName)>>,
     /// How each recipient's waiting is reckoned, where that is known.
     plans: BTreeMap<RecipientIndex, Plan>,
+    /// What providers answered, for the history.
+    tries: parking_lot::Mutex<Vec<history::Event>>,
 }
 
 impl<S: Spool> Lease<S> {
     pub(super) fn new(queue: Queue<S>, entry: Entry) -> Self {
-        Self { queue, entry: Some(entry), begun: parking_lot::Mutex::default(), plans: BTreeMap::new() }
+        let (begun, tries) = (parking_lot::Mutex::default(), parking_lot::Mutex::default());
+        Self { queue, entry: Some(entry), begun, plans: BTreeMap::new(), tries }
     }
 
     fn entry(&self) -> &Entry {
@@ -121,6 +125,11 @@ impl<S: Spool> Lease<S> {
         Ok(())
     }
 
+    /// Keeps an [`history::Event::Attempt`] for the record of the settlement.
+    pub fn tried(&self, attempt: history::Event) {
+        self.tries.lock().push(attempt);
+    }
+
     /// Puts the message aside until `until` or until `reason` is woken. It has not been attempted.
     pub async fn park(mut self, reason: WaitReason, until: Instant) {
         let wait = until.saturating_duration_since(Instant::now());
@@ -155,14 +164,19 @@ impl<S: Spool> Lease<S> {
     /// are one transaction. `asked`: whether any provider was asked, which makes it an attempt.
     pub async fn settle(mut self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, retry_at: Option<SystemTime>) {
         let shared = Arc::clone(&self.queue.0);
-        let brought = Brought::of(&dispositions);
+        let (brought, fates) = (Brought::of(&dispositions), journal::Fates::of(&dispositions));
         let mut settled =
             conclude(&shared.spool, self.stored(), &shared.settings, &self.plans, shared.clock.now(), dispositions, asked, retry_at).await;
         settled.lane = shared.lanes.of(self.stored());
         for (notification, lane) in &mut settled.notifications {
             *lane = shared.lanes.of_fresh(notification);
         }
+        if shared.settings.record {
+            let tries = std::mem::take(&mut *self.tries.lock());
+            settled.journal.extend(journal::record(self.stored(), &settled, tries, &fates, shared.clock.now()));
+        }
         durably(|| shared.spool.settle(settled.clone()), "settled").await;
+        shared.journaled.notify_one();
         brought.count(&shared.settings.metrics, self.message(), &settled.lane.route, &settled, asked);
         for (notification, lane) in &settled.notifications {
             shared.window.note(lane, notification.received);
@@ -205,7 +219,9 @@ impl<S: Spool> Drop for Lease<S> {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let lease = Self { queue: self.queue.clone(), entry: Some(entry), begun: parking_lot::Mutex::default(), plans: BTreeMap::new() };
+        let tries = parking_lot::Mutex::new(std::mem::take(&mut *self.tries.lock()));
+        let begun_now = parking_lot::Mutex::default();
+        let lease = Self { queue: self.queue.clone(), entry: Some(entry), begun: begun_now, plans: BTreeMap::new(), tries };
         let lost = begun
             .into_iter()
             .map(|(index, provider)| {

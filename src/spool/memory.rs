@@ -14,7 +14,7 @@ use postrider_providers::contract::{Body, Message, MessageId, ProviderName, Reci
 
 use super::view::Lane;
 use super::{
-    BodySink, Claimed, Handling, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want, handover,
+    BodySink, Claimed, Doubt, Handling, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want, handover,
 };
 
 /// One node's handle on a store in memory.
@@ -83,16 +83,16 @@ impl Record {
     }
 
     /// Ends a lease without a settlement: what was asked and never answered is in doubt.
-    fn give_back(&mut self) -> u64 {
+    fn give_back(&mut self) -> Vec<Doubt> {
         self.owner = None;
-        let mut in_doubt = 0;
-        for recipient in &mut self.recipients {
+        let (id, mut doubts) = (self.message.id, Vec::new());
+        for (position, recipient) in (0..).zip(&mut self.recipients) {
             if let Some(provider) = recipient.asked.take() {
-                recipient.state = RecipientState::InDoubt(provider);
-                in_doubt += 1;
+                recipient.state = RecipientState::InDoubt(provider.clone());
+                Doubt::add(&mut doubts, id, provider, RecipientIndex(position));
             }
         }
-        in_doubt
+        doubts
     }
 }
 
@@ -155,7 +155,7 @@ impl Store {
         let mut recovered = Recovered::default();
         for (id, record) in &mut self.messages {
             if record.owner.is_some_and(&lapsed) {
-                recovered.in_doubt += record.give_back();
+                recovered.in_doubt(record.give_back());
                 recovered.released += 1;
                 self.waiting.entry(record.lane.clone()).or_default().insert((record.due, *id));
             }
@@ -397,10 +397,10 @@ impl Spool for MemorySpool {
         Ok(from.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    async fn journal(&self, limit: usize) -> Result<Vec<(u64, String)>, SpoolError> {
+    async fn journal(&self, after: u64, limit: usize) -> Result<Vec<(u64, String)>, SpoolError> {
         let store = self.store.lock();
         store.readable()?;
-        Ok(store.journal.iter().take(limit).map(|(number, record)| (*number, record.clone())).collect())
+        Ok(store.journal.range(after + 1..).take(limit).map(|(number, record)| (*number, record.clone())).collect())
     }
 
     async fn forget_journal(&self, last: u64) -> Result<(), SpoolError> {

@@ -324,8 +324,8 @@ impl Spool for SqliteSpool {
         self.shared.reader.read(move |db| notes::recall(db, &prefix).map_err(|error| error::sql(&error))).await
     }
 
-    async fn journal(&self, limit: usize) -> Result<Vec<(u64, String)>, SpoolError> {
-        self.shared.reader.read(move |db| notes::journal(db, limit).map_err(|error| error::sql(&error))).await
+    async fn journal(&self, after: u64, limit: usize) -> Result<Vec<(u64, String)>, SpoolError> {
+        self.shared.reader.read(move |db| notes::journal(db, after, limit).map_err(|error| error::sql(&error))).await
     }
 
     async fn forget_journal(&self, last: u64) -> Result<(), SpoolError> {

@@ -17,7 +17,7 @@ use postrider_providers::contract::{
 pub(crate) use self::fidelity::*;
 pub(crate) use self::lanes::*;
 use super::view::Lane;
-use super::{RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, Want};
+use super::{Doubt, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, Want};
 
 /// A store under test.
 #[allow(async_fn_in_trait, reason = "the tests run each fixture on the thread that made it")]
@@ -271,11 +271,13 @@ pub(crate) async fn a_handover_that_was_started_is_in_doubt_after_a_crash(mut fi
     fixture.spool().store(stored.clone(), &lane(), true).await.unwrap();
     fixture.spool().begin(stored.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
     fixture.spool().begin(stored.id, &provider("smarthost.b"), &[RecipientIndex(2)]).await.unwrap();
-    assert_eq!(fixture.crash().await, Recovered { released: 1, in_doubt: 2, set_aside: vec![] });
+    let doubt = |name, position| Doubt { id: stored.id, provider: provider(name), recipients: vec![RecipientIndex(position)] };
+    let doubts = vec![doubt("ses.eu", 0), doubt("smarthost.b", 2)];
+    assert_eq!(fixture.crash().await, Recovered { released: 1, in_doubt: 2, doubts, set_aside: vec![] });
     let pinned = [RecipientState::InDoubt(provider("ses.eu")), RecipientState::Pending, RecipientState::InDoubt(provider("smarthost.b"))];
     assert_eq!(claim_one(fixture.spool(), 1).await.recipients, pinned);
     // A second crash, before anybody was asked again, forgets nothing.
-    assert_eq!(fixture.crash().await, Recovered { released: 1, in_doubt: 0, set_aside: vec![] });
+    assert_eq!(fixture.crash().await, Recovered { released: 1, ..Recovered::default() });
     assert_eq!(claim_one(fixture.spool(), 1).await.recipients, pinned);
 }
 
@@ -283,7 +285,7 @@ pub(crate) async fn a_lease_that_started_nothing_is_claimed_again_after_a_crash(
     fixture.spool().store(message(0, b"a"), &lane(), false).await.unwrap();
     fixture.spool().store(message(1, b"b"), &lane(), true).await.unwrap();
     claim_one(fixture.spool(), 0).await;
-    assert_eq!(fixture.crash().await, Recovered { released: 2, in_doubt: 0, set_aside: vec![] });
+    assert_eq!(fixture.crash().await, Recovered { released: 2, ..Recovered::default() });
     let claimed = claim(fixture.spool(), 1).await;
     assert_eq!(claimed.len(), 2);
     assert!(claimed.iter().all(|stored| stored.recipients == [RecipientState::Pending]));
@@ -443,7 +445,8 @@ pub(crate) async fn leases_that_lapse_go_to_another_node(fixture: impl Fixture) 
     first.store(untouched.clone(), &lane(), true).await.unwrap();
     first.begin(begun.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
     assert_eq!(second.renew(at(30), at(60)).await.unwrap(), Recovered::default(), "until is inclusive");
-    assert_eq!(second.renew(at(31), at(60)).await.unwrap(), Recovered { released: 2, in_doubt: 1, set_aside: vec![] });
+    let doubts = vec![Doubt { id: begun.id, provider: provider("ses.eu"), recipients: vec![RecipientIndex(0)] }];
+    assert_eq!(second.renew(at(31), at(60)).await.unwrap(), Recovered { released: 2, in_doubt: 1, doubts, set_aside: vec![] });
     let claimed = claim(&second, 31).await;
     assert_eq!(ids(&claimed), [begun.id, untouched.id]);
     assert_eq!(claimed[0].recipients, [RecipientState::InDoubt(provider("ses.eu"))]);
@@ -518,7 +521,7 @@ pub(crate) async fn a_record_that_cannot_be_read_is_set_aside_and_blocks_nobody(
     assert!(told.set_aside[0].contains(&bad.id.to_string()), "{told:?}");
     assert_eq!(spool.renew(at(2), at(3)).await.unwrap().set_aside, Vec::<String>::new(), "it is told once");
     assert_eq!(spool.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 0 });
-    assert_eq!(fixture.crash().await, Recovered { released: 1, in_doubt: 0, set_aside: vec![] });
+    assert_eq!(fixture.crash().await, Recovered { released: 1, ..Recovered::default() });
     assert_eq!(claim_one(fixture.spool(), 1).await.message.id, good.id);
 }
 

@@ -54,11 +54,11 @@ pub(super) fn append(db: &Connection, record: &str) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT INTO journal (record) VALUES (?1)")?.execute([record]).map(drop)
 }
 
-/// The oldest records of the journal.
-pub(super) fn journal(db: &Connection, limit: usize) -> rusqlite::Result<Vec<(u64, String)>> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut records = db.prepare_cached("SELECT seq, record FROM journal ORDER BY seq LIMIT ?1")?;
-    records.query_map([limit], |row| Ok((u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0), row.get(1)?)))?.collect()
+/// The oldest records of the journal behind number `after`.
+pub(super) fn journal(db: &Connection, after: u64, limit: usize) -> rusqlite::Result<Vec<(u64, String)>> {
+    let (after, limit) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(limit).unwrap_or(i64::MAX));
+    let mut records = db.prepare_cached("SELECT seq, record FROM journal WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+    records.query_map([after, limit], |row| Ok((u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0), row.get(1)?)))?.collect()
 }
 
 /// How far the journal is no longer needed; 0 when nothing waits to be forgotten.

@@ -13,7 +13,7 @@ use super::record::{body_type_text, millis, millis_up, state_columns};
 use super::writer::{Op, Work, remove_body};
 use super::{lanes, notes};
 use crate::spool::view::Lane;
-use crate::spool::{Recovered, Settlement, SpoolError, Want, handover};
+use crate::spool::{Doubt, Recovered, Settlement, SpoolError, Want, handover};
 
 /// The `owner` of records that were set aside: a node that never is.
 const SET_ASIDE: i64 = 0;
@@ -377,14 +377,25 @@ impl Op for Renew {
 
 /// Ends all leases of a node without settlements: what was asked and never answered is in doubt.
 pub(super) fn take_back(db: &Connection, owner: i64, recovered: &mut Recovered) -> rusqlite::Result<()> {
-    let in_doubt = db
-        .prepare_cached(
-            "UPDATE recipients SET state = 'in_doubt', provider = asked, asked = NULL \
-             WHERE message IN (SELECT id FROM messages WHERE owner IS NOT NULL AND owner = ?1) AND asked IS NOT NULL",
-        )?
-        .execute([owner])?;
+    let mut doubt = db.prepare_cached(
+        "UPDATE recipients SET state = 'in_doubt', provider = asked, asked = NULL \
+         WHERE message IN (SELECT id FROM messages WHERE owner IS NOT NULL AND owner = ?1) AND asked IS NOT NULL \
+         RETURNING message, position, provider",
+    )?;
+    let mut rows = doubt.query([owner])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((MessageId::from_bytes(row.get(0)?), row.get::<_, u32>(1)?, ProviderName::from(row.get::<_, String>(2)?.as_str())));
+    }
+    drop(rows);
+    // The order of what RETURNING brings is not promised.
+    found.sort_unstable();
+    let mut doubts = Vec::new();
+    for (id, position, provider) in found {
+        Doubt::add(&mut doubts, id, provider, RecipientIndex(position));
+    }
     let released = db.prepare_cached("UPDATE messages SET owner = NULL WHERE owner IS NOT NULL AND owner = ?1")?.execute([owner])?;
-    recovered.in_doubt += in_doubt as u64;
+    recovered.in_doubt(doubts);
     recovered.released += released as u64;
     Ok(())
 }

@@ -92,7 +92,7 @@ async fn a_full_disk_refuses_loses_nothing_and_is_used_again_when_it_has_space()
     // A restart finds the disk as full as it was, and goes on.
     drop(spool);
     let (spool, recovered) = SqliteSpool::open(settings.clone()).await.unwrap();
-    assert_eq!(recovered, Recovered { released: 2, in_doubt: 0, set_aside: vec![] });
+    assert_eq!(recovered, Recovered { released: 2, ..Recovered::default() });
     assert!(matches!(spool.check().await, Err(SpoolError::Full(_))));
     assert_eq!(suite::claim(&spool, 0).await.len(), 2);
     spool.settle(relayed(&leased[1])).await.unwrap();

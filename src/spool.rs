@@ -297,7 +297,7 @@ pub trait Spool: Clone + Send + Sync + 'static {
     fn recall(&self, prefix: &str) -> impl Future<Output = Result<Vec<(String, String)>, SpoolError>> + Send;
 
     /// What happened and has not been forgotten: up to `limit` records of the journal with numbers above
-    /// `after`, oldest first, each with its number. No number is given twice.
+    /// `after`, oldest first, each with its number; fewer when they are large. No number is given twice.
     fn journal(&self, after: u64, limit: usize) -> impl Future<Output = Result<Vec<(u64, String)>, SpoolError>> + Send;
 
     /// Forgets the journal up to and including record `last`; rides along with the next commit.

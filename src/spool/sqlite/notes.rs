@@ -8,6 +8,9 @@ use rusqlite::{Connection, params};
 use super::error::Fault;
 use super::writer::{Op, Work};
 
+/// About so much of the journal is read at once.
+const JOURNAL_OCTETS: usize = 4 << 20;
+
 /// Keeps a value, or forgets it.
 pub(super) struct Remember {
     pub(super) key: String,
@@ -58,7 +61,17 @@ pub(super) fn append(db: &Connection, record: &str) -> rusqlite::Result<()> {
 pub(super) fn journal(db: &Connection, after: u64, limit: usize) -> rusqlite::Result<Vec<(u64, String)>> {
     let (after, limit) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(limit).unwrap_or(i64::MAX));
     let mut records = db.prepare_cached("SELECT seq, record FROM journal WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
-    records.query_map([after, limit], |row| Ok((u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0), row.get(1)?)))?.collect()
+    let mut rows = records.query([after, limit])?;
+    let (mut found, mut octets) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let record: String = row.get(1)?;
+        octets += record.len();
+        found.push((u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0), record));
+        if octets > JOURNAL_OCTETS {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// How far the journal is no longer needed; 0 when nothing waits to be forgotten.

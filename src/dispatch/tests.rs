@@ -6,6 +6,7 @@ mod circuits;
 mod doubt;
 mod limits;
 mod order;
+mod record;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

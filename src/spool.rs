@@ -29,7 +29,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex};
 
-use self::view::Lane;
+use self::action::{Action, Done, Target};
+use self::filter::Filter;
+use self::view::{Lane, Listed, Summary};
 
 /// Where one recipient of a stored message stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,6 +307,43 @@ pub trait Spool: Clone + Send + Sync + 'static {
 
     /// Adds a record to the journal by itself, for what happened outside of a settlement.
     fn note(&self, record: String) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// How much waits, and where, without keeping anybody else waiting.
+    fn summary(&self) -> impl Future<Output = Result<Summary, SpoolError>> + Send;
+
+    /// The messages that `filter` means at `now`, ordered by id: up to `limit` of those behind `after`.
+    /// Records that were set aside are not among them.
+    fn list(
+        &self,
+        filter: &Filter,
+        now: SystemTime,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Listed>, SpoolError>> + Send;
+
+    /// The ids of what [`Spool::list`] would give.
+    fn ids(
+        &self,
+        filter: &Filter,
+        now: SystemTime,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<MessageId>, SpoolError>> + Send;
+
+    /// How many messages `filter` means at `now`.
+    fn count(&self, filter: &Filter, now: SystemTime) -> impl Future<Output = Result<u64, SpoolError>> + Send;
+
+    /// A message as it stands, without a lease; `None` if it is not in the store.
+    fn read(&self, id: MessageId) -> impl Future<Output = Result<Option<(Stored, Listed)>, SpoolError>> + Send;
+
+    /// Does `action` to each of the messages, in one transaction, and tells what came of each in their
+    /// order. A lease of this node ends with it where its holder hands the message over; a message that is
+    /// leased otherwise is [`Done::Busy`]. Not for [`Action::Bounce`], which ends with a settlement.
+    fn act(&self, targets: Vec<Target>, action: Action, now: SystemTime) -> impl Future<Output = Result<Vec<Done>, SpoolError>> + Send;
+
+    /// Leases a message to this node, whether it is due or held; `Err` says what it is instead: busy, or
+    /// gone.
+    fn take(&self, id: MessageId) -> impl Future<Output = Result<Result<Stored, Done>, SpoolError>> + Send;
 
     /// Counts what is stored.
     fn counts(&self) -> impl Future<Output = Result<SpoolCounts, SpoolError>> + Send;

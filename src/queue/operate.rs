@@ -29,7 +29,7 @@ impl<S: Spool> Queue<S> {
     /// # Errors
     /// When the spool cannot be read.
     pub async fn summary(&self) -> Result<Summary, SpoolError> {
-        Err(SpoolError::Closed)
+        self.0.spool.summary().await
     }
 
     /// The messages that `filter` means, ordered by id: up to `limit` of those behind `after`.
@@ -37,8 +37,7 @@ impl<S: Spool> Queue<S> {
     /// # Errors
     /// When the spool cannot be read.
     pub async fn list(&self, filter: &Filter, after: Option<MessageId>, limit: usize) -> Result<Vec<Listed>, SpoolError> {
-        let _ = (filter, after, limit);
-        Err(SpoolError::Closed)
+        self.0.spool.list(filter, self.0.clock.now(), after, limit).await
     }
 
     /// How many messages `filter` means.
@@ -46,8 +45,7 @@ impl<S: Spool> Queue<S> {
     /// # Errors
     /// When the spool cannot be read.
     pub async fn count(&self, filter: &Filter) -> Result<u64, SpoolError> {
-        let _ = filter;
-        Err(SpoolError::Closed)
+        self.0.spool.count(filter, self.0.clock.now()).await
     }
 
     /// One message, whoever has it at the moment; `None` if it is not in the queue.
@@ -55,8 +53,8 @@ impl<S: Spool> Queue<S> {
     /// # Errors
     /// When the spool cannot be read, or not this message.
     pub async fn find(&self, id: MessageId) -> Result<Option<Found>, SpoolError> {
-        let _ = id;
-        Err(SpoolError::Closed)
+        let Some((stored, listed)) = self.0.spool.read(id).await? else { return Ok(None) };
+        Ok(Some(Found { listed, stored, waits_for: self.0.window.waits_for(id) }))
     }
 
     /// The bytes of a message as they are stored, to be read piece by piece ([`Body::open`]); `None` if it
@@ -65,8 +63,7 @@ impl<S: Spool> Queue<S> {
     /// # Errors
     /// When the spool cannot be read, or not this message.
     pub async fn export(&self, id: MessageId) -> Result<Option<Body>, SpoolError> {
-        let _ = id;
-        Err(SpoolError::Closed)
+        Ok(self.0.spool.read(id).await?.map(|(stored, _)| stored.message.body.clone()))
     }
 
     /// Does `action` to one message, for `by`, and writes that to the history. It is finished even if the

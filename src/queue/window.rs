@@ -326,7 +326,6 @@ impl Window {
     }
 
     /// What a message waits for, if it is parked; `None` also if it is not here or leased.
-    #[allow(dead_code, reason = "for whoever looks into the queue")]
     pub(super) fn waits_for(&self, id: MessageId) -> Option<WaitReason> {
         match self.state.lock().places.get(&id) {
             Some(Place::Parked(reason, _)) => Some(reason.clone()),
@@ -335,7 +334,6 @@ impl Window {
     }
 
     /// Takes a message out, ready or parked, as if it were leased; `None` if it is not here or leased.
-    #[allow(dead_code, reason = "for whoever acts on the queue")]
     pub(super) fn take(&self, id: MessageId) -> Option<Entry> {
         let mut state = self.state.lock();
         let State { fresh, woken, parked, all_parked, backlog, places, .. } = &mut *state;
@@ -353,6 +351,12 @@ impl Window {
         }?;
         backlog.known(&entry.lane).waiting -= 1;
         Some(entry)
+    }
+
+    /// A message that was leased in the store by itself, as if it were leased from here.
+    pub(super) fn lend(&self, stored: Stored, lane: Lane) -> Entry {
+        let room = Room::take(&self.usage, &stored.message.body);
+        Entry::new(stored, lane, room)
     }
 
     /// Lets parked messages go when their time comes, for ever.

@@ -3,6 +3,8 @@
 //! It passes the same suite as the durable ones, a "crash" included: [`MemorySpool::crash`] is what
 //! a restart is to them. Several nodes can share one store ([`MemorySpool::another_node`]).
 
+mod operate;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -12,7 +14,9 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use postrider_providers::contract::{Body, Message, MessageId, ProviderName, RecipientIndex};
 
-use super::view::Lane;
+use super::action::{Action, Done, Target};
+use super::filter::Filter;
+use super::view::{Lane, Listed, Summary};
 use super::{
     BodySink, Claimed, Doubt, Handling, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want, handover,
 };
@@ -57,6 +61,7 @@ struct Record {
     owner: Option<u64>,
     unreadable: bool,
     handling: Handling,
+    held_at: Option<SystemTime>,
 }
 
 /// A recipient's state, the provider that was asked and has not answered, and in which handover.
@@ -64,15 +69,22 @@ struct Standing {
     state: RecipientState,
     asked: Option<ProviderName>,
     handover: Option<u64>,
+    last_provider: Option<ProviderName>,
+    diagnostic: Option<String>,
+}
+
+impl Standing {
+    fn new() -> Self {
+        Self { state: RecipientState::Pending, asked: None, handover: None, last_provider: None, diagnostic: None }
+    }
 }
 
 impl Record {
     fn is_waiting(&self) -> bool {
-        self.owner.is_none() && self.recipients.iter().any(|recipient| recipient.state.is_open())
+        self.owner.is_none() && self.held_at.is_none() && self.recipients.iter().any(|recipient| recipient.state.is_open())
     }
 
-    fn lease(&mut self, node: u64) -> Stored {
-        self.owner = Some(node);
+    fn stored(&self) -> Stored {
         Stored {
             message: Arc::clone(&self.message),
             recipients: self.recipients.iter().map(|recipient| recipient.state.clone()).collect(),
@@ -80,6 +92,11 @@ impl Record {
             attempts: self.attempts,
             handling: self.handling.clone(),
         }
+    }
+
+    fn lease(&mut self, node: u64) -> Stored {
+        self.owner = Some(node);
+        self.stored()
     }
 
     /// Ends a lease without a settlement: what was asked and never answered is in doubt.
@@ -134,14 +151,13 @@ impl Store {
         if self.messages.contains_key(&id) {
             return Err(SpoolError::Unavailable(format!("message {id} is stored already; every message needs an id of its own")));
         }
-        let recipients =
-            message.envelope.recipients.iter().map(|_| Standing { state: RecipientState::Pending, asked: None, handover: None }).collect();
+        let recipients = message.envelope.recipients.iter().map(|_| Standing::new()).collect();
         let due = message.received;
         if owner.is_none() {
             self.enqueue(lane, due, id);
         }
         let (lane, handling) = (lane.clone(), Handling::default());
-        self.messages.insert(id, Record { message, lane, recipients, attempts: 0, due, owner, unreadable: false, handling });
+        self.messages.insert(id, Record { message, lane, recipients, attempts: 0, due, owner, unreadable: false, handling, held_at: None });
         Ok(())
     }
 
@@ -157,7 +173,10 @@ impl Store {
             if record.owner.is_some_and(&lapsed) {
                 recovered.in_doubt(record.give_back());
                 recovered.released += 1;
-                self.waiting.entry(record.lane.clone()).or_default().insert((record.due, *id));
+                // One that was held when it was leased is so again.
+                if record.is_waiting() {
+                    self.waiting.entry(record.lane.clone()).or_default().insert((record.due, *id));
+                }
             }
         }
         recovered
@@ -256,11 +275,12 @@ impl MemorySpool {
         }
         let record = store.leased(id, self.node)?;
         record.handling.warned = settlement.warned;
-        for (index, state, _) in settlement.changes {
-            record.recipients[index.0 as usize].state = state;
+        for (index, state, words) in settlement.changes {
+            let recipient = &mut record.recipients[index.0 as usize];
+            (recipient.state, recipient.diagnostic) = (state, Some(words));
         }
         for recipient in &mut record.recipients {
-            recipient.asked = None;
+            recipient.last_provider = recipient.asked.take().or(recipient.last_provider.take());
         }
         record.owner = None;
         record.attempts = settlement.attempts;
@@ -415,6 +435,36 @@ impl Spool for MemorySpool {
         store.writable()?;
         store.note(record);
         Ok(())
+    }
+
+    async fn summary(&self) -> Result<Summary, SpoolError> {
+        self.summary_now()
+    }
+
+    async fn list(&self, filter: &Filter, now: SystemTime, after: Option<MessageId>, limit: usize) -> Result<Vec<Listed>, SpoolError> {
+        let mut listed = self.list_now(filter, now, after)?;
+        listed.truncate(limit);
+        Ok(listed)
+    }
+
+    async fn ids(&self, filter: &Filter, now: SystemTime, after: Option<MessageId>, limit: usize) -> Result<Vec<MessageId>, SpoolError> {
+        Ok(self.list_now(filter, now, after)?.iter().take(limit).map(|listed| listed.id).collect())
+    }
+
+    async fn count(&self, filter: &Filter, now: SystemTime) -> Result<u64, SpoolError> {
+        Ok(self.list_now(filter, now, None)?.len() as u64)
+    }
+
+    async fn read(&self, id: MessageId) -> Result<Option<(Stored, Listed)>, SpoolError> {
+        self.read_now(id)
+    }
+
+    async fn act(&self, targets: Vec<Target>, action: Action, now: SystemTime) -> Result<Vec<Done>, SpoolError> {
+        self.act_now(targets, &action, now)
+    }
+
+    async fn take(&self, id: MessageId) -> Result<Result<Stored, Done>, SpoolError> {
+        self.take_now(id)
     }
 
     async fn counts(&self) -> Result<SpoolCounts, SpoolError> {

@@ -4,10 +4,12 @@
 //! One process at a time has the directory open, so whatever is leased when it is opened was left
 //! behind, and is taken over at once.
 
+mod actions;
 mod body;
 mod error;
 mod lanes;
 mod layout;
+mod listing;
 mod notes;
 mod ops;
 mod record;
@@ -36,7 +38,9 @@ use self::record::Unread;
 use self::reserve::Reserve;
 use self::worker::{Read, Worker};
 use self::writer::{Job, Limits, Writer};
-use super::view::Lane;
+use super::action::{Action, Done, Target};
+use super::filter::Filter;
+use super::view::{Lane, Listed, Summary};
 use super::{Claimed, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want};
 
 /// Where the spool is, and how it divides the bodies.
@@ -84,6 +88,8 @@ pub struct SqliteSpool {
 struct Shared {
     writer: Worker<Box<dyn Job>>,
     reader: Worker<Read>,
+    /// Answers people, who may ask for much.
+    clerk: Worker<Read>,
     layout: Layout,
     inline_max: u64,
     arriving: Arc<Arriving>,
@@ -134,7 +140,8 @@ impl SqliteSpool {
         let start = |error| error::file(&error, "starting a thread for", &path);
         let limits: Limits = Arc::new(Mutex::new(HashMap::new()));
         let forgotten = notes::Forgotten::default();
-        let reader = Worker::reader(schema::connect_reader(&path)?).map_err(start)?;
+        let reader = Worker::reader("spool-read", schema::connect_reader(&path)?).map_err(start)?;
+        let clerk = Worker::reader("spool-list", schema::connect_reader(&path)?).map_err(start)?;
         let writer = Writer {
             db,
             path: path.clone(),
@@ -149,6 +156,7 @@ impl SqliteSpool {
         let shared = Shared {
             writer,
             reader,
+            clerk,
             layout,
             inline_max: settings.inline_max,
             arriving: Arriving::new(settings.memory_max),
@@ -233,6 +241,7 @@ impl Shared {
     fn end(&self) {
         self.writer.end();
         self.reader.end();
+        self.clerk.end();
         drop(self.lock.lock().take());
     }
 }
@@ -335,6 +344,47 @@ impl Spool for SqliteSpool {
 
     async fn note(&self, record: String) -> Result<(), SpoolError> {
         self.shared.writer.write(notes::Note { record }).await
+    }
+
+    async fn summary(&self) -> Result<Summary, SpoolError> {
+        self.shared.clerk.read(|db| listing::asked(listing::summary(db))).await
+    }
+
+    async fn list(&self, filter: &Filter, now: SystemTime, after: Option<MessageId>, limit: usize) -> Result<Vec<Listed>, SpoolError> {
+        let filter = filter.clone();
+        self.shared.clerk.read(move |db| listing::asked(listing::list(db, &filter, now, after, limit))).await
+    }
+
+    async fn ids(&self, filter: &Filter, now: SystemTime, after: Option<MessageId>, limit: usize) -> Result<Vec<MessageId>, SpoolError> {
+        let filter = filter.clone();
+        self.shared.clerk.read(move |db| listing::asked(listing::ids(db, &filter, now, after, limit))).await
+    }
+
+    async fn count(&self, filter: &Filter, now: SystemTime) -> Result<u64, SpoolError> {
+        let filter = filter.clone();
+        self.shared.clerk.read(move |db| listing::asked(listing::count(db, &filter, now))).await
+    }
+
+    async fn read(&self, id: MessageId) -> Result<Option<(Stored, Listed)>, SpoolError> {
+        let bodies = self.shared.layout.bodies();
+        self.shared.clerk.read(move |db| listing::read(db, &bodies, id)).await
+    }
+
+    async fn act(&self, targets: Vec<Target>, action: Action, now: SystemTime) -> Result<Vec<Done>, SpoolError> {
+        let bodies = self.shared.layout.bodies();
+        self.shared.writer.write(actions::Act { node: self.node, targets, action, now, bodies }).await
+    }
+
+    async fn take(&self, id: MessageId) -> Result<Result<Stored, Done>, SpoolError> {
+        let mut leases = self.leases(Vec::new());
+        let leased = Arc::clone(&leases.ids);
+        if let Err(instead) = self.shared.writer.write(actions::Take { node: self.node, id, leased }).await? {
+            leases.kept = true;
+            return Ok(Err(instead));
+        }
+        let stored = self.read(id).await?;
+        leases.kept = true;
+        Ok(stored.map(|(stored, _)| stored).ok_or(Done::Gone))
     }
 
     async fn counts(&self) -> Result<SpoolCounts, SpoolError> {

@@ -29,6 +29,12 @@ pub(super) fn number(db: &Connection, lane: &Lane) -> rusqlite::Result<i64> {
     Ok(db.last_insert_rowid())
 }
 
+/// The lane of a number.
+pub(super) fn get(db: &Connection, number: i64) -> rusqlite::Result<Lane> {
+    let mut lane = db.prepare_cached("SELECT priority, route, domain FROM lanes WHERE id = ?1")?;
+    Ok(lane.query_row([number], read).optional()?.unwrap_or_default())
+}
+
 /// When the first message of a lane is due that nobody leases.
 pub(super) fn next_due(db: &Connection, number: i64) -> rusqlite::Result<Option<SystemTime>> {
     let due = db

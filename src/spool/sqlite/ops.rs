@@ -299,7 +299,7 @@ fn states(db: &Connection, id: MessageId) -> rusqlite::Result<Vec<String>> {
     states.query_map([id.as_bytes()], |row| row.get(0))?.collect()
 }
 
-fn remove(db: &Connection, id: MessageId, inline: bool) -> rusqlite::Result<()> {
+pub(super) fn remove(db: &Connection, id: MessageId, inline: bool) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM messages WHERE id = ?1")?.execute([id.as_bytes()])?;
     db.prepare_cached("DELETE FROM recipients WHERE message = ?1")?.execute([id.as_bytes()])?;
     if inline {
@@ -316,6 +316,13 @@ fn leased(db: &Connection, id: MessageId, node: i64) -> Result<Option<String>, F
         .ok_or(Fault::Refused(SpoolError::LeaseLost(id)))
 }
 
+/// Ends a handover that was begun, and with it the lease, unsettled: it is in doubt.
+pub(super) fn reopen(db: &Connection, id: MessageId) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE recipients SET state = 'in_doubt', provider = asked, asked = NULL WHERE message = ?1 AND asked IS NOT NULL")?
+        .execute([id.as_bytes()])?;
+    Ok(())
+}
+
 /// Gives a lease back unused.
 pub(super) struct Release {
     pub(super) node: i64,
@@ -329,11 +336,7 @@ impl Op for Release {
 
     fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
         leased(work.db, self.id, self.node)?;
-        work.db
-            .prepare_cached(
-                "UPDATE recipients SET state = 'in_doubt', provider = asked, asked = NULL WHERE message = ?1 AND asked IS NOT NULL",
-            )?
-            .execute([self.id.as_bytes()])?;
+        reopen(work.db, self.id)?;
         work.db.prepare_cached("UPDATE messages SET owner = NULL, due = ?2, lane = ?3 WHERE id = ?1")?.execute(params![
             self.id.as_bytes(),
             millis_up(self.due),

@@ -51,8 +51,8 @@ impl<J: Send + 'static> Worker<J> {
 
 impl Worker<Read> {
     /// Starts the thread of a connection that only reads.
-    pub(super) fn reader(db: Connection) -> io::Result<Self> {
-        Self::start("spool-read", move |mut reads| {
+    pub(super) fn reader(name: &str, db: Connection) -> io::Result<Self> {
+        Self::start(name, move |mut reads| {
             while let Some(read) = reads.blocking_recv() {
                 read(&db);
             }

@@ -41,3 +41,28 @@ CREATE TABLE journal (
     seq    INTEGER PRIMARY KEY AUTOINCREMENT,
     record TEXT    NOT NULL
 ) STRICT;
+
+-- How many recipients are in each of the states that make a message stand out; kept by the trigger.
+ALTER TABLE messages ADD COLUMN doubts INTEGER NOT NULL DEFAULT 0;  -- in_doubt
+ALTER TABLE messages ADD COLUMN holds INTEGER NOT NULL DEFAULT 0;   -- held
+ALTER TABLE messages ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;  -- dead
+UPDATE messages SET
+    doubts = (SELECT count(*) FROM recipients WHERE message = id AND state = 'in_doubt'),
+    holds = (SELECT count(*) FROM recipients WHERE message = id AND state = 'held')
+WHERE id IN (SELECT message FROM recipients WHERE state IN ('in_doubt', 'held'));
+CREATE TRIGGER recipients_count AFTER UPDATE OF state ON recipients WHEN new.state <> old.state BEGIN
+    UPDATE messages SET
+        doubts = doubts + (new.state = 'in_doubt') - (old.state = 'in_doubt'),
+        holds = holds + (new.state = 'held') - (old.state = 'held'),
+        deaths = deaths + (new.state = 'dead') - (old.state = 'dead')
+    WHERE id = new.message;
+END;
+
+-- Where a message stands in one word: the most urgent of what is true of it. NULL: set aside.
+ALTER TABLE messages ADD COLUMN standing TEXT GENERATED ALWAYS AS (
+    CASE WHEN owner = 0 THEN NULL WHEN deaths > 0 THEN 'dead' WHEN holds > 0 OR held_at IS NOT NULL THEN 'held'
+        WHEN owner IS NOT NULL THEN 'active' WHEN doubts > 0 THEN 'in_doubt' WHEN attempts > 0 THEN 'deferred' ELSE 'queued' END
+) VIRTUAL;
+
+-- What people ask about most is answered from here. Mail that is passed through at once never gets into it.
+CREATE INDEX messages_standing ON messages (standing, id, lane, received, due, size) WHERE owner IS NULL;

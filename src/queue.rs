@@ -90,6 +90,7 @@ struct Shared<S: Spool> {
     clock: Clock,
     lanes: Lanes,
     window: Window,
+    jobs: operate::Jobs,
     pulse: Pulse,
     /// Lets the feeder look up the lanes: mail may wait of which this process does not know.
     poke: tokio::sync::Notify,
@@ -114,6 +115,7 @@ impl<S: Spool> Queue<S> {
             clock,
             lanes: Lanes::default(),
             window,
+            jobs: operate::Jobs::default(),
             pulse: Pulse::new(),
             poke: tokio::sync::Notify::new(),
             journaled: Arc::default(),

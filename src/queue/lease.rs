@@ -162,12 +162,24 @@ impl<S: Spool> Lease<S> {
 
     /// Ends the lease durably: recipients' states, the next time, and the notification that follows
     /// are one transaction. `asked`: whether any provider was asked, which makes it an attempt.
-    pub async fn settle(mut self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, retry_at: Option<SystemTime>) {
+    pub async fn settle(self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, retry_at: Option<SystemTime>) {
+        self.settle_and_note(dispositions, asked, retry_at, Vec::new()).await;
+    }
+
+    /// The same, with more to tell the history of it.
+    pub(super) async fn settle_and_note(
+        mut self,
+        dispositions: Vec<(RecipientIndex, Disposition)>,
+        asked: bool,
+        retry_at: Option<SystemTime>,
+        records: Vec<String>,
+    ) {
         let shared = Arc::clone(&self.queue.0);
         let (brought, fates) = (Brought::of(&dispositions), journal::Fates::of(&dispositions));
         let mut settled =
             conclude(&shared.spool, self.stored(), &shared.settings, &self.plans, shared.clock.now(), dispositions, asked, retry_at).await;
         settled.lane = shared.lanes.of(self.stored());
+        settled.journal.splice(0..0, records);
         for (notification, lane) in &mut settled.notifications {
             *lane = shared.lanes.of_fresh(notification);
         }

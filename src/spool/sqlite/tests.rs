@@ -268,7 +268,7 @@ async fn the_schema_is_the_one_that_was_released() {
         "lanes(id priority route domain)",
         "limits(key tat)",
         "messages(id received reverse_path body_type smtputf8 size body_file attempts due owner returned envelope_id application client \
-         lane message_id priority idle held_at warned rerouted)",
+         lane message_id priority idle held_at warned rerouted doubts holds deaths)",
         "nodes(id alive_until)",
         "notes(key value)",
         "probe(at)",

@@ -145,13 +145,15 @@ fn plan<S: Spool>(dispatcher: &Dispatcher<S>, message: &Message, group: &Group, 
 fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>, Vec<(RecipientIndex, Disposition)>) {
     let (message, stored) = (lease.message(), lease.stored());
     let (mut groups, mut unattempted): (Vec<Group>, _) = (Vec::new(), Vec::new());
+    let chosen = chosen(dispatcher, lease);
     let states = stored.recipients.iter().zip(&stored.handovers);
     for (position, (recipient, (state, handover))) in (0u32..).zip(message.envelope.recipients.iter().zip(states)) {
         let index = RecipientIndex(position);
         if !state.is_open() {
             continue;
         }
-        let Some(route) = dispatcher.router.route(&message.envelope.reverse_path, &recipient.address, &message.origin) else {
+        let by_address = || dispatcher.router.route(&message.envelope.reverse_path, &recipient.address, &message.origin);
+        let Some(route) = chosen.or_else(by_address) else {
             let diagnostic = Diagnostic {
                 status: Some(EnhancedStatus(4, 4, 4)),
                 ..Diagnostic::local("no route matches since the configuration was changed")
@@ -170,6 +172,16 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
         }
     }
     (groups, unattempted)
+}
+
+/// The route that a person has chosen for the message, as long as it exists.
+fn chosen<'d, S: Spool>(dispatcher: &'d Dispatcher<S>, lease: &Lease<S>) -> Option<&'d Arc<Route>> {
+    let name = lease.stored().handling.rerouted.as_ref()?;
+    let route = dispatcher.router.routes().iter().find(|route| route.name == *name);
+    if route.is_none() {
+        warn!(message_id = %lease.message().id, route = %name, "the route that was chosen for it is gone; its addresses decide again");
+    }
+    route
 }
 
 /// Asks the candidates of one group, as far as the limits on the sender let it go, until every recipient

@@ -5,6 +5,7 @@
 
 mod fidelity;
 mod lanes;
+mod operate;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,6 +17,7 @@ use postrider_providers::contract::{
 
 pub(crate) use self::fidelity::*;
 pub(crate) use self::lanes::*;
+pub(crate) use self::operate::*;
 use super::view::Lane;
 use super::{Doubt, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, Want};
 
@@ -74,6 +76,19 @@ macro_rules! every_promise {
             the_lanes_in_which_mail_waits_are_told_the_first_due_first
             lanes_are_known_after_a_crash_and_forgotten_when_they_are_empty
             the_octets_of_a_claim_count_over_all_lanes
+            every_filter_finds_what_it_means
+            a_summary_counts_every_message_once
+            a_message_is_read_without_a_lease
+            what_is_retried_is_due_at_once
+            what_is_held_waits_until_it_is_released_and_is_no_older_then
+            a_held_doubt_is_released_to_the_same_provider
+            a_dead_letter_that_is_released_begins_anew
+            what_is_removed_is_gone
+            a_rerouted_message_waits_in_the_lane_of_its_route
+            a_recipient_is_readdressed_unless_a_provider_may_have_it
+            an_action_ends_the_lease_that_is_handed_over_and_no_other
+            what_was_done_is_in_the_journal_and_nothing_else
+            one_message_can_be_leased_though_it_is_held
             a_limit_survives_a_crash
             a_record_that_cannot_be_read_is_set_aside_and_blocks_nobody
             a_healthy_store_checks_out

@@ -224,3 +224,6 @@ fn about(listed: &Listed) -> About {
         client: listed.client.map(|client| client.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

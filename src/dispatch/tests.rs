@@ -4,6 +4,7 @@ mod accounts;
 mod carriage;
 mod circuits;
 mod doubt;
+mod lanes;
 mod limits;
 mod order;
 mod record;
@@ -166,8 +167,9 @@ impl Bench {
             endpoints.push(Endpoint { connected, limits, concurrency: settings.concurrency.unwrap_or(20) as usize, rewrite });
         }
         let failover = Failover::default();
-        let dispatcher =
-            Arc::new(Dispatcher::new(queue.clone(), Arc::new(Router::new(vec![other, route])), endpoints, &failover, setup.sender_limits));
+        let router = Arc::new(Router::new(vec![other, route]));
+        queue.use_router(Arc::clone(&router));
+        let dispatcher = Arc::new(Dispatcher::new(queue.clone(), router, endpoints, &failover, setup.sender_limits));
         let circuits = dispatcher.circuits();
         let stop = CancellationToken::new();
         tokio::spawn(dispatcher.run(stop.clone(), Duration::from_secs(1)));

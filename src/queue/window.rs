@@ -34,6 +34,9 @@ use crate::spool::{Stored, WaitingLane, Want};
 /// are parked again, in the place they had.
 const BATCH: usize = 32;
 
+/// So many of those that are let go may come before one that is fresh.
+const WOKEN_IN_A_ROW: u32 = 3;
+
 /// When to look again for what is left after a batch, if no refusal says otherwise.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -92,8 +95,8 @@ struct State {
     fresh: Turns<MessageId, Entry>,
     /// What was parked and is let go, in the order in which that happened.
     woken: VecDeque<Entry>,
-    /// Whether what is woken comes next, if there is both.
-    woken_next: bool,
+    /// How many of those came one after the other.
+    woken_in_a_row: u32,
     parked: HashMap<WaitReason, Parked>,
     /// What is parked for all reasons together.
     all_parked: Amount,
@@ -477,11 +480,17 @@ impl State {
         self.woken.push_back(entry);
     }
 
-    /// What is woken and what is fresh alternate, so that neither waits for the other.
+    /// What is woken comes first: what is fresh would take from it what it has waited for. But some of that
+    /// comes in between, which may wait for nothing.
     fn pop(&mut self) -> Option<Entry> {
-        self.woken_next = !self.woken_next;
-        let from_woken = self.fresh.is_empty() || (self.woken_next && !self.woken.is_empty());
-        let entry = if from_woken { self.woken.pop_front()? } else { self.fresh.pop(&mut self.tickets)?.2 };
+        let fresh_is_next = self.woken.is_empty() || self.woken_in_a_row >= WOKEN_IN_A_ROW;
+        let entry = if fresh_is_next && !self.fresh.is_empty() {
+            self.woken_in_a_row = 0;
+            self.fresh.pop(&mut self.tickets)?.2
+        } else {
+            self.woken_in_a_row += 1;
+            self.woken.pop_front()?
+        };
         self.places.remove(&entry.stored.message.id);
         self.backlog.known(&entry.lane).waiting -= 1;
         Some(entry)

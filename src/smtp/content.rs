@@ -6,7 +6,7 @@
 //! and dropped.
 
 use bytes::{Bytes, BytesMut};
-use postrider_providers::contract::Body;
+use postrider_providers::contract::{Body, Priority};
 use postrider_providers::mime::signature::Signature;
 use tracing::warn;
 
@@ -164,6 +164,16 @@ impl<B: BodySink> Ended<B> {
     /// What is signed about it, and its octets with the fields of this host.
     pub fn signature(&self) -> Option<(Signature, u64)> {
         self.0.filter.signature().map(|signature| (signature, self.0.stored))
+    }
+
+    /// Its Message-ID, without the angle brackets.
+    pub fn message_id(&self) -> Option<String> {
+        self.0.filter.message_id()
+    }
+
+    /// How urgent it says that it is. Whether it may say so is another question.
+    pub fn priority(&self) -> Option<Priority> {
+        self.0.filter.priority()
     }
 
     /// Refuses it for a reason of its own; the first one stands.

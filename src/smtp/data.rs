@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::BytesMut;
-use postrider_providers::contract::{Envelope, Message, MessageId};
+use postrider_providers::contract::{Envelope, Message, MessageId, Origin};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -110,6 +110,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
         {
             content.refuse(refusal);
         }
+        let may_set_priority = self.standing.application.as_ref().is_some_and(|application| application.may_set_priority);
+        let origin = Origin {
+            message_id: content.message_id().map(Into::into),
+            priority: content.priority().filter(|_| may_set_priority),
+            ..self.origin()
+        };
         let finished = match content.finish().await {
             Ok(finished) => finished,
             Err(refusal) => {
@@ -118,7 +124,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Spool> Session<T, S> {
                 return refusal;
             }
         };
-        let message = Arc::new(Message { id, received, origin: self.origin(), envelope, body: finished.body });
+        let message = Arc::new(Message { id, received, origin, envelope, body: finished.body });
         match front_end.queue.submit(Arc::clone(&message)).await {
             Ok(()) => {
                 self.errors = 0;

@@ -1,5 +1,5 @@
-//! The header of a message while it passes the door: hops are counted, a signature is noticed, Bcc fields are
-//! removed, Date and Message-ID are added if asked for.
+//! The header of a message while it passes the door: hops are counted, a signature, the Message-ID and the
+//! priority are noticed, Bcc fields are removed, Date and Message-ID are added if asked for.
 //!
 //! Bcc would tell every recipient who else got the message (RFC 5322 section 3.6.3). Everything else
 //! passes unchanged, octet for octet; what is added comes behind the last field. A line of the header is
@@ -7,6 +7,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memchr;
+use postrider_providers::contract::Priority;
 use postrider_providers::mime::signature::Signature;
 
 use super::census::Oddity;
@@ -19,6 +20,12 @@ const MAX_NAME: usize = 1000;
 
 /// So much is kept of the fields that tell whether the message is signed.
 const MAX_KEPT: usize = 16 * 1024;
+
+/// The longest Message-ID that is remembered: as long as a line may be (RFC 5322 section 2.1.1).
+const MAX_MESSAGE_ID: usize = 998;
+
+/// In which an application says how urgent a message is.
+const PRIORITY: &str = "x-postrider-priority";
 
 /// The field as which the line that begins a message in a mailbox file goes on; Postfix calls it so, too.
 const MAILBOX_LINE: &[u8] = b"X-Mailbox-Line: ";
@@ -49,12 +56,27 @@ pub struct HeaderFilter {
     keeping: bool,
     /// Those fields.
     kept: Vec<u8>,
+    /// Whether the field at hand is one of which the value is remembered.
+    noting: Option<Noted>,
+    message_id: Value,
+    priority: Value,
     has_date: bool,
     has_message_id: bool,
     /// What to add; taken when the header ends.
     missing: Option<MissingFields>,
     added: Vec<Oddity>,
 }
+
+/// A field of which the value is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    MessageId,
+    Priority,
+}
+
+/// The first field of a name, as far as it is kept; empty if there was none.
+#[derive(Debug, Default)]
+struct Value(Vec<u8>);
 
 /// The header block is larger than [`MAX_HEADER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +152,20 @@ impl HeaderFilter {
         Signature::of(&self.kept)
     }
 
+    /// The Message-ID without its angle brackets, the one that was added included; `None` if it is no text
+    /// to be kept and searched for.
+    pub fn message_id(&self) -> Option<String> {
+        let text = self.message_id.text()?;
+        let id = text.find('<').and_then(|open| text[open + 1..].split_once('>')).map_or(&*text, |(id, _)| id).trim();
+        let is_kept = !id.is_empty() && id.len() <= MAX_MESSAGE_ID && !id.contains(char::is_control);
+        is_kept.then(|| id.to_owned())
+    }
+
+    /// What the message says about its priority, if it is one.
+    pub fn priority(&self) -> Option<Priority> {
+        Priority::parse(self.priority.text()?.trim())
+    }
+
     /// The Received fields met: one for each hop so far (RFC 5321 section 6.3).
     pub fn hops(&self) -> usize {
         self.hops
@@ -156,6 +192,7 @@ impl HeaderFilter {
             };
             self.removing = is(name, "bcc") || is(name, "resent-bcc");
             self.keeping = is(name, "content-type") || is(name, "dkim-signature");
+            self.noting = self.noted(name);
             self.hops += usize::from(is(name, "received"));
             self.has_date |= is(name, "date");
             self.has_message_id |= is(name, "message-id");
@@ -163,9 +200,25 @@ impl HeaderFilter {
         self.field(line, out);
     }
 
+    /// Whether the value of a field that begins is remembered: of several of a name, the first.
+    fn noted(&self, name: &[u8]) -> Option<Noted> {
+        if is(name, "message-id") && self.message_id.is_empty() {
+            Some(Noted::MessageId)
+        } else if is(name, PRIORITY) && self.priority.is_empty() {
+            Some(Noted::Priority)
+        } else {
+            None
+        }
+    }
+
     /// Part of a field.
     fn field(&mut self, part: BytesMut, out: &mut BytesMut) {
         self.seen += part.len();
+        match self.noting {
+            Some(Noted::MessageId) => self.message_id.add(&part),
+            Some(Noted::Priority) => self.priority.add(&part),
+            None => {}
+        }
         if self.keeping {
             let room = MAX_KEPT.saturating_sub(self.kept.len());
             self.kept.extend_from_slice(&part[..part.len().min(room)]);
@@ -184,12 +237,34 @@ impl HeaderFilter {
             self.added.push(Oddity::MissingDate);
         }
         if !self.has_message_id {
-            out.put_slice(format!("Message-ID: {}\r\n", missing.message_id).as_bytes());
+            let field = format!("Message-ID: {}\r\n", missing.message_id);
+            self.message_id.add(field.as_bytes());
+            out.put_slice(field.as_bytes());
             self.added.push(Oddity::MissingMessageId);
         }
         if !has_empty_line && !self.added.is_empty() {
             out.put_slice(b"\r\n");
         }
+    }
+}
+
+impl Value {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Part of the field, its name included.
+    fn add(&mut self, part: &[u8]) {
+        // What is longer is no Message-ID that would be kept.
+        let room = (2 * MAX_MESSAGE_ID).saturating_sub(self.0.len());
+        self.0.extend_from_slice(&part[..part.len().min(room)]);
+    }
+
+    /// The value, its lines joined.
+    fn text(&self) -> Option<String> {
+        let colon = memchr(b':', &self.0)?;
+        let text = std::str::from_utf8(&self.0[colon + 1..]).ok()?;
+        Some(text.replace("\r\n", ""))
     }
 }
 
@@ -327,6 +402,42 @@ mod tests {
                 assert_eq!(completed(input.as_bytes(), size), (output.to_owned(), added.to_vec()), "{input:?} by {size}");
             }
         }
+    }
+
+    /// What is noticed of a header.
+    fn noticed(input: &[u8], size: usize, missing: Option<MissingFields>) -> (Option<String>, Option<Priority>) {
+        let mut filter = HeaderFilter::new(missing);
+        for piece in input.chunks(size) {
+            filter.pass(BytesMut::from(piece)).unwrap();
+        }
+        filter.finish();
+        (filter.message_id(), filter.priority())
+    }
+
+    #[test]
+    fn the_message_id_and_the_priority_are_noticed_however_the_header_is_cut() {
+        let long = format!("Message-ID: <{}@x>\r\n\r\n", "a".repeat(1200));
+        let folded_long = format!("Message-ID:\r\n <{}>\r\n\r\n", "a".repeat(998));
+        for (input, id, priority) in [
+            ("Message-ID: <1@x.example>\r\nX-Postrider-Priority: high\r\n\r\n", Some("1@x.example"), Some(Priority::High)),
+            ("MESSAGE-ID :\r\n\t<1@x> (comment)\r\nx-postrider-priority:\r\n BULK \r\nX: y\r\n\r\n", Some("1@x"), Some(Priority::Bulk)),
+            ("Message-ID: 1@x\r\nX-Postrider-Priority: urgent\r\n\r\nX-Postrider-Priority: high\r\n", Some("1@x"), None),
+            ("Message-ID: <1@x>\r\nMessage-ID: <2@x>\r\nX-Postrider-Priority: normal\r\n", Some("1@x"), Some(Priority::Normal)),
+            ("Message-ID: <b\u{fc}cher@x>", Some("b\u{fc}cher@x"), None),
+            ("Message-ID: <a\tb@x>\r\n\r\n", None, None),
+            ("Message-ID: <>\r\n\r\n", None, None),
+            ("Message-ID:\r\n\r\nMessage-ID: <body@x>\r\n", None, None),
+            ("Resent-Message-ID: <1@x>\r\n\r\n", None, None),
+            (&long, None, None),
+            (&folded_long, Some(&folded_long[15..1013]), None),
+        ] {
+            for size in [1, 3, 10, 5000] {
+                assert_eq!(noticed(input.as_bytes(), size, None), (id.map(str::to_owned), priority), "{input:?} by {size}");
+            }
+        }
+        assert_eq!(noticed(b"Message-ID: <\xff@x>\r\n\r\n", 9, None).0, None);
+        let missing = MissingFields { date: "D".to_owned(), message_id: "<i@h>".to_owned() };
+        assert_eq!(noticed(b"Subject: s\r\n\r\n", 9, Some(missing)).0, Some("i@h".to_owned()), "the one that was added");
     }
 
     #[test]

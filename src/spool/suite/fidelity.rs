@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postrider_providers::contract::{
-    Body, BodyType, Envelope, Message, MessageId, Notify, Origin, OriginalRecipient, Recipient, Returned, ReversePath,
+    Body, BodyType, Envelope, Message, MessageId, Notify, Origin, OriginalRecipient, Priority, Recipient, Returned, ReversePath,
 };
 
 use super::{FAR, Fixture, address, at, claim, lane, message, message_for};
@@ -94,8 +94,12 @@ pub(crate) async fn what_was_asked_about_notifications_and_who_asked_comes_back(
             message.envelope.recipients = recipients.to_vec();
             message.envelope.returned = returned;
             message.envelope.envelope_id = envelope_id.map(Arc::from);
-            message.origin =
-                Origin { application: application.map(Arc::from), client: client.map(|text| text.parse().unwrap()), ..Origin::default() };
+            message.origin = Origin {
+                application: application.map(Arc::from),
+                client: client.map(|text| text.parse().unwrap()),
+                message_id: envelope_id.map(|_| "b\u{fc}cher.7@erp.example".into()),
+                priority: application.map(|_| Priority::High),
+            };
             message
         })
         .collect();

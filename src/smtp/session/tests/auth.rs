@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use postrider_providers::contract::Priority;
+
 use super::*;
 use crate::config::{ListenerTls, PasswordHash};
 
@@ -45,6 +47,27 @@ async fn after_ehlo(gate: &Gate, client: &str, lines: &[&str]) -> Vec<String> {
 
 fn only_codes(replies: &[String]) -> Vec<&str> {
     replies.iter().map(|line| &line[..3]).collect()
+}
+
+#[tokio::test]
+async fn an_application_that_may_says_how_urgent_its_mail_is_and_no_other() {
+    let data = "DATA\r\nMessage-ID: <7@erp.example>\r\nX-Postrider-Priority: high\r\n\r\nx\r\n.";
+    for (may_set_priority, expected) in [(true, Some(Priority::High)), (false, None)] {
+        let gate = door(|setup| setup.applications = vec![Application { may_set_priority, ..erp() }]);
+        let login = format!("AUTH PLAIN {}", plain("", "erp", "hunter2"));
+        let lines = [&login, "MAIL FROM:<a@erp.example>", "RCPT TO:<c@d.example>", data];
+        let replies = after_ehlo(&gate, STRANGER, &lines).await;
+        assert_eq!(only_codes(&replies), ["235", "250", "250", "354", "250", "221"]);
+        let lease = gate.front_end.queue.lease().await;
+        let origin = &lease.message().origin;
+        assert_eq!((origin.priority, origin.message_id.as_deref()), (expected, Some("7@erp.example")));
+        let body = lease.message().body.bytes().await.unwrap();
+        assert!(body.ends_with(b"X-Postrider-Priority: high\r\n\r\nx\r\n"), "the field passes as it is");
+    }
+    // Whoever is trusted by address has no such right.
+    let gate = gate();
+    gate.say(format!("EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n{data}\r\nQUIT\r\n")).await;
+    assert_eq!(gate.front_end.queue.lease().await.message().origin.priority, None);
 }
 
 #[tokio::test]

@@ -292,6 +292,7 @@ impl Window {
         places.insert(entry.stored.message.id, Place::Parked(reason.clone(), lane.clone()));
         let known = backlog.known(&lane);
         known.waiting += 1;
+        known.parked += 1;
         known.parked_for = Some(reason.clone());
         let parked = parked.entry(reason.clone()).or_insert_with(|| Parked::new(until));
         parked.until = until;
@@ -313,8 +314,10 @@ impl Window {
     /// A message has left the window: it is finished, or waits in the store alone.
     pub(super) fn finish(&self, entry: Entry) {
         let mut state = self.state.lock();
-        // A lane of which one got away is on the move.
-        state.backlog.known(&entry.lane).parked_for = None;
+        let known = state.backlog.known(&entry.lane);
+        if known.parked == 0 {
+            known.parked_for = None;
+        }
         self.list(&mut state, &entry.lane);
         drop(state);
         drop(entry);
@@ -349,6 +352,7 @@ impl Window {
             Place::Parked(reason, lane) => {
                 let entry = parked.get_mut(&reason)?.remove(&lane, id)?;
                 all_parked.subtract(entry.room.octets);
+                backlog.known(&lane).parked -= 1;
                 Some(entry)
             }
         }?;
@@ -476,6 +480,7 @@ impl State {
     /// Lets a message go that was parked until now.
     fn wake(&mut self, entry: Entry) {
         self.all_parked.subtract(entry.room.octets);
+        self.backlog.known(&entry.lane).parked -= 1;
         self.places.insert(entry.stored.message.id, Place::Woken);
         self.woken.push_back(entry);
     }

@@ -29,7 +29,9 @@ pub(super) struct Backlog {
 pub(super) struct Known {
     /// Messages of it that are ready or parked.
     pub(super) waiting: usize,
-    /// Why messages of it were parked last, until one gets away.
+    /// Those of them that are parked.
+    pub(super) parked: usize,
+    /// Why messages of it were parked last; `None` once one gets away while none is parked.
     pub(super) parked_for: Option<WaitReason>,
     /// When the first that is in the store is due; `None` if there is none.
     due: Option<SystemTime>,

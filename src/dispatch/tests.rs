@@ -3,6 +3,7 @@
 mod accounts;
 mod carriage;
 mod circuits;
+mod control;
 mod doubt;
 mod lanes;
 mod limits;
@@ -125,6 +126,7 @@ fn words() -> Diagnostic {
 struct Bench {
     queue: Queue<MemorySpool>,
     spool: MemorySpool,
+    dispatcher: Arc<Dispatcher<MemorySpool>>,
     circuits: Vec<(ProviderName, Circuit)>,
     _stop: tokio_util::sync::DropGuard,
 }
@@ -136,21 +138,40 @@ struct Setup {
     route: fn(&mut Route),
     /// In whose name the first provider gets mail.
     rewrite: Option<Rewrite>,
+    failover: Failover,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { limits: LimitSettings::default(), sender_limits: SenderLimits::default(), route: |_| {}, rewrite: None }
+        Self {
+            limits: LimitSettings::default(),
+            sender_limits: SenderLimits::default(),
+            route: |_| {},
+            rewrite: None,
+            failover: Failover::default(),
+        }
     }
 }
 
 impl Bench {
     async fn start(providers: &[&Scripted], setup: Setup) -> Self {
+        let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+        Self::start_over(MemorySpool::new(), clock, providers, setup).await
+    }
+
+    /// The same after a restart: what is not in the spool is gone.
+    async fn restarted(self, providers: &[&Scripted], setup: Setup) -> Self {
+        let Self { queue, spool, _stop, .. } = self;
+        drop(_stop);
+        sleep(Duration::from_secs(2)).await;
+        spool.close(Duration::from_secs(1)).await.unwrap();
+        Self::start_over(spool.crash().0, queue.clock(), providers, setup).await
+    }
+
+    async fn start_over(spool: MemorySpool, clock: Clock, providers: &[&Scripted], setup: Setup) -> Self {
         let names: Vec<ProviderName> =
             (b'a'..).zip(providers).map(|(letter, _)| ProviderName::new("test", &char::from(letter).to_string())).collect();
-        let spool = MemorySpool::new();
         let retry = RetrySchedule { waits: [60, 300].map(Duration::from_secs).to_vec(), expire_after: Duration::from_secs(1000) };
-        let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
         let queue = Queue::new(spool.clone(), Settings { retry, window_messages: 400, ..Settings::default() }, clock);
         // Mail of this domain takes the second provider alone.
         let when = When { sender_domains: vec!["other.example".parse().unwrap()], ..When::default() };
@@ -166,16 +187,17 @@ impl Bench {
             let connected = Connected { name, default_concurrency: 20, provider: Arc::new((*provider).clone()) };
             endpoints.push(Endpoint { connected, limits, concurrency: settings.concurrency.unwrap_or(20) as usize, rewrite });
         }
-        let failover = Failover::default();
+let failover = setup.failover;
         let router = Arc::new(Router::new(vec![other, route]));
         queue.use_router(Arc::clone(&router));
         let dispatcher = Arc::new(Dispatcher::new(queue.clone(), router, endpoints, &failover, setup.sender_limits));
+        dispatcher.restore().await.unwrap();
         let circuits = dispatcher.circuits();
         let stop = CancellationToken::new();
-        tokio::spawn(dispatcher.run(stop.clone(), Duration::from_secs(1)));
+        tokio::spawn(Arc::clone(&dispatcher).run(stop.clone(), Duration::from_secs(1)));
         let (fed, stopped) = (queue.clone(), stop.clone());
         tokio::spawn(async move { fed.run(stopped).await });
-        Self { queue, spool, circuits, _stop: stop.drop_guard() }
+        Self { queue, spool, dispatcher, circuits, _stop: stop.drop_guard() }
     }
 
     fn message(&self, from: &str, to: &[&str]) -> Arc<Message> {

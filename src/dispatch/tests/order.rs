@@ -56,7 +56,7 @@ async fn a_refused_sender_or_credential_is_tried_elsewhere_at_once() {
     bench.submit("x@y.example", &["r@z.example"]).await;
     bench.pass(1).await;
     assert!(matches!(bench.circuits[0].1.state(), CircuitState::Closed { .. }), "a refused sender is no fault");
-    bench.submit("x@y.example", &["r@z.example"]).await;
+    bench.submit("x@w.example", &["r@z.example"]).await;
     bench.pass(1).await;
     assert!(matches!(bench.circuits[0].1.state(), CircuitState::Open { .. }), "a refused credential opens it at once");
     assert_eq!((a.asked.lock().len(), b.asked.lock().len()), (2, 2));

@@ -32,6 +32,7 @@ pub use operations::Order;
 
 use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
+use crate::history::History;
 use crate::queue::Queue;
 use crate::spool::Spool;
 use guard::Guard;
@@ -80,6 +81,7 @@ impl Admin {
         about: About,
         queue: Queue<S>,
         dispatcher: Arc<Dispatcher<S>>,
+        history: History,
         token: Option<&str>,
     ) -> (Self, mpsc::Receiver<Order>) {
         let clock = queue.clock();
@@ -88,7 +90,7 @@ impl Admin {
         let vital = Arc::new(health::Body { queue: queue.clone(), dispatcher: Arc::clone(&dispatcher) });
         let health = Health::new(vital, draining.clone());
         let office = Office {
-            operations: Arc::new(Parts { queue, dispatcher }),
+            operations: Arc::new(Parts { queue, dispatcher, history }),
             orders,
             about: Arc::new(about),
             clock,

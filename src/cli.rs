@@ -4,6 +4,7 @@ mod api;
 mod check;
 mod descriptors;
 mod explain;
+mod history;
 mod operate;
 mod password;
 mod providers;
@@ -71,6 +72,8 @@ enum Command {
     Explain(explain::Options),
     /// Look at the queue of a running gateway, and act on it.
     Queue(queue::Options),
+    /// Find what became of messages, and who did what.
+    History(history::Options),
     /// Look at the providers, ask each whether it would take mail now, and decide about them.
     #[command(subcommand)]
     Providers(providers::Command),
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Explain(options) => explain::run(&options),
         Command::Providers(command) => runtime.block_on(providers::run(&command)),
         Command::Queue(options) => runtime.block_on(queue::run(&options)),
+        Command::History(options) => runtime.block_on(history::run(&options)),
         Command::Reload(options) => runtime.block_on(operate::reload(&options)),
         Command::Drain(options) => runtime.block_on(operate::drain(&options)),
         Command::Password(options) => password::run(&options),

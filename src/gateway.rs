@@ -180,7 +180,9 @@ impl<S: Spool> Gateway<S> {
             listeners.push((bound, Arc::new(Door { listener: listener.clone(), tls })));
         }
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect();
-        let office = config.admin.as_ref().map(|admin| Office::open(admin, config, &addresses, &queue, &dispatcher)).transpose()?;
+        let history = History::in_memory(config.history.clone(), clock);
+        let office =
+            config.admin.as_ref().map(|admin| Office::open(admin, config, &addresses, &queue, &dispatcher, &history)).transpose()?;
 
         let census = Arc::new(Census::default());
         let front_end = Arc::new(FrontEnd {
@@ -302,12 +304,13 @@ impl Office {
         listeners: &[SocketAddr],
         queue: &Queue<S>,
         dispatcher: &Arc<Dispatcher<S>>,
+        history: &History,
     ) -> Result<Self, StartError> {
         let address = settings.bind;
         let token = settings.token.as_ref().map(postrider_providers::settings::Secret::read).transpose().map_err(StartError::Token)?;
         let listener = smtp::bind(address).map_err(|source| StartError::Bind { address, source })?;
         let about = About { hostname: config.server.hostname.to_string(), listeners: listeners.to_vec() };
-        let (admin, orders) = Admin::new(about, queue.clone(), Arc::clone(dispatcher), token.as_deref());
+        let (admin, orders) = Admin::new(about, queue.clone(), Arc::clone(dispatcher), history.clone(), token.as_deref());
         let (draining, mut task) = (admin.draining(), Task::new());
         let address = listener.local_addr().ok();
         task.tasks.spawn(admin.serve(listener, task.stop.clone()));

@@ -1,5 +1,6 @@
 //! The endpoints under `/api/v1`, and the document that describes them.
 
+mod history;
 mod providers;
 mod queue;
 mod system;
@@ -18,7 +19,7 @@ struct Document;
 
 /// All endpoints.
 pub(super) fn routes() -> OpenApiRouter<Office> {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(system::routes()).merge(queue::routes()).merge(providers::routes())
+    OpenApiRouter::with_openapi(Document::openapi()).merge(system::routes()).merge(queue::routes()).merge(providers::routes()).merge(history::routes())
 }
 
 /// What every endpoint may answer instead.

@@ -12,13 +12,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatch::control::{Pause, Pin};
 use crate::dispatch::{Command, ControlError, Dispatcher, ProviderStatus};
+use crate::history::{History, HistoryError, Moment, Past, Query, Trace};
 use crate::queue::{Found, JobId, Progress, Queue};
 use crate::spool::action::{Action, Done};
 use crate::spool::filter::Filter;
 use crate::spool::view::{Listed, Summary};
 use crate::spool::{Spool, SpoolError};
 
-/// The queue and the dispatcher, without the type of their store. What each does is said there.
+/// The queue, the dispatcher and the history, without the type of their store. What each does is said there.
 pub(crate) trait Operations: Send + Sync + 'static {
     fn summary(&self) -> BoxFuture<'_, Result<Summary, SpoolError>>;
     fn list<'a>(&'a self, filter: &'a Filter, after: Option<MessageId>, limit: usize) -> BoxFuture<'a, Result<Vec<Listed>, SpoolError>>;
@@ -34,6 +35,9 @@ pub(crate) trait Operations: Send + Sync + 'static {
     fn pauses(&self) -> Vec<Pause>;
     fn pins(&self) -> Vec<Pin>;
     fn control<'a>(&'a self, command: Command, by: &'a str) -> BoxFuture<'a, Result<String, ControlError>>;
+    fn search<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Vec<Past>, HistoryError>>;
+    fn trace(&self, id: MessageId) -> BoxFuture<'_, Result<Option<Trace>, HistoryError>>;
+    fn actions(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Moment>, HistoryError>>;
 }
 
 /// What a person wants of the gateway as a whole. Whoever owns it follows.
@@ -60,6 +64,7 @@ pub(crate) type Orders = mpsc::Sender<Order>;
 pub(crate) struct Parts<S: Spool> {
     pub(crate) queue: Queue<S>,
     pub(crate) dispatcher: Arc<Dispatcher<S>>,
+    pub(crate) history: History,
 }
 
 impl<S: Spool> Operations for Parts<S> {
@@ -117,5 +122,17 @@ impl<S: Spool> Operations for Parts<S> {
 
     fn control<'a>(&'a self, command: Command, by: &'a str) -> BoxFuture<'a, Result<String, ControlError>> {
         Box::pin(self.dispatcher.control(command, by))
+    }
+
+    fn search<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Vec<Past>, HistoryError>> {
+        Box::pin(self.history.search(query))
+    }
+
+    fn trace(&self, id: MessageId) -> BoxFuture<'_, Result<Option<Trace>, HistoryError>> {
+        Box::pin(self.history.trace(id))
+    }
+
+    fn actions(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Moment>, HistoryError>> {
+        Box::pin(self.history.actions(limit))
     }
 }

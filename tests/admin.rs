@@ -26,7 +26,11 @@ async fn without_the_token_nothing_is_answered_and_wrong_ones_are_answered_slowl
     let started = tokio::time::Instant::now();
     for wrong in ["", "0123456789abcdef", "0123456789abcdef0123456789abcdeF"] {
         for path in ["/api/v1/status", "/api/openapi.json", "/api/v1/queue", "/nothing"] {
-            let spoiled = |request: reqwest::RequestBuilder| request.header("authorization", "none").headers([("authorization".parse().unwrap(), format!("Bearer {wrong}").parse().unwrap())].into_iter().collect());
+            let spoiled = |request: reqwest::RequestBuilder| {
+                request
+                    .header("authorization", "none")
+                    .headers([("authorization".parse().unwrap(), format!("Bearer {wrong}").parse().unwrap())].into_iter().collect())
+            };
             let answer = setup.ask_as("GET", path, None, spoiled).await;
             assert_eq!((answer.status, answer.content_type.as_str()), (401, "application/problem+json"), "{path} {wrong}");
             assert!(!answer.text.contains(TOKEN));
@@ -49,7 +53,8 @@ async fn a_web_page_cannot_use_an_api_on_loopback() {
         ("content-type", "text/plain", 415),
         ("x-postrider-by", "", 400),
     ] {
-        let spoiled = |request: reqwest::RequestBuilder| request.headers([(name.parse().unwrap(), value.parse().unwrap())].into_iter().collect());
+        let spoiled =
+            |request: reqwest::RequestBuilder| request.headers([(name.parse().unwrap(), value.parse().unwrap())].into_iter().collect());
         let answer = setup.ask_as("POST", &path, Some(&remove), spoiled).await;
         assert_eq!(answer.status, status, "{name}: {}", answer.text);
     }
@@ -151,9 +156,12 @@ async fn every_path_of_the_document_answers_as_the_document_says() {
     let setup = Setup::start(None).await;
     let ids = setup.deferred(3).await;
     let document = setup.get("/api/openapi.json").await.body;
-    let job = setup.post("/api/v1/queue/jobs", &json!({ "filter": "state=deferred", "action": { "action": "retry" }, "expected_count": 3 })).await;
+    let job = setup
+        .post("/api/v1/queue/jobs", &json!({ "filter": "state=deferred", "action": { "action": "retry" }, "expected_count": 3 }))
+        .await;
     let ended = setup.job_ends(&job.body["job"]).await;
-    eventually("the history knows it", async || setup.get(&format!("/api/v1/messages/{}/trace", ids[0])).await.body["past"].is_object()).await;
+    eventually("the history knows it", async || setup.get(&format!("/api/v1/messages/{}/trace", ids[0])).await.body["past"].is_object())
+        .await;
     let mut open: BTreeSet<String> = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         open.extend(methods.as_object().unwrap().keys().map(|method| format!("{} {path}", method.to_uppercase())));
@@ -166,14 +174,29 @@ async fn every_path_of_the_document_answers_as_the_document_says() {
         ("GET /api/v1/queue/count", "/api/v1/queue/count".to_owned(), None, 200),
         ("GET /api/v1/queue/messages/{id}", format!("/api/v1/queue/messages/{}?body=true", ids[0]), None, 200),
         ("GET /api/v1/queue/messages/{id}/export", format!("/api/v1/queue/messages/{}/export", ids[0]), None, 200),
-        ("POST /api/v1/queue/messages/{id}/actions", format!("/api/v1/queue/messages/{}/actions", ids[0]), Some(json!({ "action": "hold" })), 200),
+        (
+            "POST /api/v1/queue/messages/{id}/actions",
+            format!("/api/v1/queue/messages/{}/actions", ids[0]),
+            Some(json!({ "action": "hold" })),
+            200,
+        ),
         ("GET /api/v1/queue/jobs", "/api/v1/queue/jobs".to_owned(), None, 200),
-        ("POST /api/v1/queue/jobs", "/api/v1/queue/jobs".to_owned(), Some(json!({ "filter": "", "action": { "action": "retry" }, "dry_run": true })), 200),
+        (
+            "POST /api/v1/queue/jobs",
+            "/api/v1/queue/jobs".to_owned(),
+            Some(json!({ "filter": "", "action": { "action": "retry" }, "dry_run": true })),
+            200,
+        ),
         ("GET /api/v1/queue/jobs/{id}", format!("/api/v1/queue/jobs/{}", ended["id"]), None, 200),
         ("POST /api/v1/queue/jobs/{id}/cancel", format!("/api/v1/queue/jobs/{}/cancel", ended["id"]), Some(json!({})), 409),
         ("POST /api/v1/control", "/api/v1/control".to_owned(), Some(json!({ "action": "trip", "provider": "smarthost.first" })), 200),
         ("POST /api/v1/control", "/api/v1/control".to_owned(), Some(json!({ "action": "pause", "domain": "corp.example" })), 200),
-        ("POST /api/v1/control", "/api/v1/control".to_owned(), Some(json!({ "action": "pin", "route": "default", "provider": "smarthost.first" })), 200),
+        (
+            "POST /api/v1/control",
+            "/api/v1/control".to_owned(),
+            Some(json!({ "action": "pin", "route": "default", "provider": "smarthost.first" })),
+            200,
+        ),
         ("GET /api/v1/providers", "/api/v1/providers".to_owned(), None, 200),
         ("GET /api/v1/providers/{name}", "/api/v1/providers/smarthost.first".to_owned(), None, 200),
         ("GET /api/v1/history", "/api/v1/history?recipient=b%40example.net&limit=2".to_owned(), None, 200),
@@ -186,7 +209,9 @@ async fn every_path_of_the_document_answers_as_the_document_says() {
         let answer = setup.ask_as(method, &path, body.as_ref(), |request| request).await;
         assert_eq!(answer.status, status, "{entry}: {}", answer.text);
         let responses = &document["paths"][pattern][method.to_lowercase()]["responses"];
-        let content = responses.get(status.to_string()).unwrap_or(&responses["default"])["content"].as_object().unwrap_or_else(|| panic!("{entry}: {responses}"));
+        let content = responses.get(status.to_string()).unwrap_or(&responses["default"])["content"]
+            .as_object()
+            .unwrap_or_else(|| panic!("{entry}: {responses}"));
         let (content_type, described) = content.iter().next().unwrap();
         assert_eq!(&answer.content_type, content_type, "{entry}");
         if content_type.ends_with("json") {

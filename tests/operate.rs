@@ -95,7 +95,12 @@ async fn at_three_in_the_morning_the_provider_is_down() {
     let list = night.out(&["queue", "list", "state=deferred", "to=oncall@example.net"]);
     assert_eq!(list.lines().count(), 6, "{list}");
     assert_eq!(night.out(&["queue", "list", "to=nobody@example.net"]).trim(), "no message in the queue is meant by: to=nobody@example.net");
-    let ids: Vec<String> = night.json(&["queue", "list"])["messages"].as_array().unwrap().iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect();
+    let ids: Vec<String> = night.json(&["queue", "list"])["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["id"].as_str().unwrap().to_owned())
+        .collect();
     let shown = night.out(&["queue", "show", &ids[0], "--body"]);
     for word in ["Connection refused", "next try", "Subject: test", "Text of 0.", "alarm@corp.example"] {
         assert!(shown.contains(word), "{word:?} is missing:\n{shown}");
@@ -123,10 +128,8 @@ async fn at_three_in_the_morning_the_provider_is_down() {
     assert_eq!(night.down.recorder().count(), 0);
 
     // And prove it later.
-    eventually("the history has it all", async || {
-        night.out(&["history", "trace", &ids[0]]).contains("now: relayed, not in the queue")
-    })
-    .await;
+    eventually("the history has it all", async || night.out(&["history", "trace", &ids[0]]).contains("now: relayed, not in the queue"))
+        .await;
     let trace = night.out(&["history", "trace", &ids[0]]);
     for word in ["attempt", "smarthost.office", "onnection refused", "action reroute by anna", "relayed at smarthost.spare", "sandbox-"] {
         assert!(trace.contains(word), "{word:?} is missing:\n{trace}");
@@ -161,7 +164,9 @@ async fn a_gateway_that_is_told_to_drain_ends_and_is_then_said_not_to_run() {
     let night = Night::start().await;
     assert!(night.out(&["drain"]).contains("ends"));
     assert!(night.postrider.wait().success());
-    for command in [&["queue"][..], &["queue", "list"], &["history", "search"], &["reload"], &["drain"], &["providers", "show", "smarthost.spare"]] {
+    for command in
+        [&["queue"][..], &["queue", "list"], &["history", "search"], &["reload"], &["drain"], &["providers", "show", "smarthost.spare"]]
+    {
         let (out, err) = says(&night.config, command, 69);
         assert_eq!(out, "");
         assert!(err.contains("does not answer") && err.contains("systemctl status postrider"), "{err}");

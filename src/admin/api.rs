@@ -19,7 +19,11 @@ struct Document;
 
 /// All endpoints.
 pub(super) fn routes() -> OpenApiRouter<Office> {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(system::routes()).merge(queue::routes()).merge(providers::routes()).merge(history::routes())
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(system::routes())
+        .merge(queue::routes())
+        .merge(providers::routes())
+        .merge(history::routes())
 }
 
 /// What every endpoint may answer instead.

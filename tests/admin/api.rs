@@ -1,6 +1,5 @@
 //! A gateway in this process with one provider that is down and one that works, and a client of its API.
 
-use std::time::Duration;
 
 use postrider::gateway::Gateway;
 use postrider::sandbox::{SandboxSmarthost, SmarthostMode, SmarthostSettings};
@@ -55,7 +54,13 @@ impl Setup {
     }
 
     /// A request as a program sends it; `change` may spoil it.
-    pub async fn ask_as(&self, method: &str, path: &str, body: Option<&Value>, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Answer {
+    pub async fn ask_as(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Answer {
         let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.base)).header("X-Postrider-By", "anna");
         if let Some(token) = self.token {
             request = request.bearer_auth(token);
@@ -122,5 +127,3 @@ impl Setup {
     }
 }
 
-/// Longer than any answer may take here.
-pub const SOON: Duration = Duration::from_secs(20);

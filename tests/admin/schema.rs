@@ -22,7 +22,9 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str, found: &mut 
                 None => found.push(format!("{at}: {wanted} leads nowhere")),
             },
             "type" => {
-                let types: Vec<&str> = wanted.as_array().map_or_else(|| wanted.as_str().into_iter().collect(), |all| all.iter().filter_map(Value::as_str).collect());
+                let types: Vec<&str> = wanted
+                    .as_array()
+                    .map_or_else(|| wanted.as_str().into_iter().collect(), |all| all.iter().filter_map(Value::as_str).collect());
                 if !types.iter().any(|name| is_of_type(value, name)) {
                     found.push(format!("{at}: expected {wanted}, seen {value}"));
                 }
@@ -43,7 +45,9 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str, found: &mut 
             }
             "required" => {
                 let names = wanted.as_array().into_iter().flatten().filter_map(Value::as_str);
-                found.extend(names.filter(|name| value.is_object() && value.get(name).is_none()).map(|name| format!("{at}.{name} is missing")));
+                found.extend(
+                    names.filter(|name| value.is_object() && value.get(name).is_none()).map(|name| format!("{at}.{name} is missing")),
+                );
             }
             "items" => {
                 for (index, inner) in value.as_array().into_iter().flatten().enumerate() {

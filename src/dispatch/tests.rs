@@ -187,7 +187,7 @@ impl Bench {
             let connected = Connected { name, default_concurrency: 20, provider: Arc::new((*provider).clone()) };
             endpoints.push(Endpoint { connected, limits, concurrency: settings.concurrency.unwrap_or(20) as usize, rewrite });
         }
-let failover = setup.failover;
+        let failover = setup.failover;
         let router = Arc::new(Router::new(vec![other, route]));
         queue.use_router(Arc::clone(&router));
         let dispatcher = Arc::new(Dispatcher::new(queue.clone(), router, endpoints, &failover, setup.sender_limits));

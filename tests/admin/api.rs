@@ -1,6 +1,5 @@
 //! A gateway in this process with one provider that is down and one that works, and a client of its API.
 
-
 use postrider::gateway::Gateway;
 use postrider::sandbox::{SandboxSmarthost, SmarthostMode, SmarthostSettings};
 use postrider::spool::sqlite::SqliteSpool;
@@ -126,4 +125,3 @@ impl Setup {
         last
     }
 }
-

@@ -76,7 +76,7 @@ pub async fn judge(world: &World) -> Result<Tally, Vec<String>> {
 /// Reads the journal.
 async fn told(world: &World, complaints: &mut Vec<String>) -> BTreeMap<(MessageId, u32), Told> {
     let mut all: BTreeMap<(MessageId, u32), Told> = BTreeMap::new();
-    for (number, record) in world.spool.journal(usize::MAX).await.unwrap_or_default() {
+    for (number, record) in world.spool.journal(0, usize::MAX).await.unwrap_or_default() {
         let record: Record = match serde_json::from_str(&record) {
             Ok(record) => record,
             Err(error) => {

@@ -152,7 +152,7 @@ async fn what_does_not_exist_is_refused_and_changes_nothing() {
     assert!(bench.dispatcher.control(Command::Trip(a()), "alice").await.is_err());
     bench.spool.set_fault(None);
     assert!(bench.status().tripped.is_none());
-    assert_eq!(bench.spool.journal(10).await.unwrap().len(), 0);
+    assert_eq!(bench.spool.journal(0, 10).await.unwrap().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +160,7 @@ async fn the_history_has_who_did_what() {
     let a_ = Scripted::new(vec![]);
     let bench = Bench::start(&[&a_], Setup::default()).await;
     bench.alice(Command::Drain(a())).await;
-    let (_, record) = bench.spool.journal(10).await.unwrap().remove(0);
+    let (_, record) = bench.spool.journal(0, 10).await.unwrap().remove(0);
     let record: Record = serde_json::from_str(&record).unwrap();
     let action = Event::Action { action: "drain".into(), words: "provider test.a is drained".into(), by: "alice".into() };
     assert_eq!((record.message.as_str(), record.at, record.events), ("", 1_000_000_000, vec![action]));

@@ -20,7 +20,7 @@ fn queue() -> Queue<MemorySpool> {
 
 /// What the journal tells of actions.
 async fn actions(queue: &Queue<MemorySpool>) -> Vec<(String, String, String)> {
-    let records = queue.spool().journal(10_000).await.unwrap();
+    let records = queue.spool().journal(0, 10_000).await.unwrap();
     let events = records.into_iter().flat_map(|(_, record)| serde_json::from_str::<Record>(&record).unwrap().events);
     events
         .filter_map(|event| match event {
@@ -138,7 +138,7 @@ async fn what_is_removed_is_in_the_history_with_what_it_was() {
     let queue = queue();
     let parked = parked(&queue).await;
     assert_eq!(queue.act(parked.id, Action::Remove, "anna").await.unwrap(), Done::Done);
-    let (_, last) = queue.spool().journal(10).await.unwrap().pop().unwrap();
+    let (_, last) = queue.spool().journal(0, 10).await.unwrap().pop().unwrap();
     let record: Record = serde_json::from_str(&last).unwrap();
     assert!(record.ended);
     assert_eq!((record.message, record.about.unwrap().recipients), (parked.id.to_string(), vec!["rcpt@example.org".to_owned()]));

@@ -300,7 +300,7 @@ pub(crate) async fn what_was_done_is_in_the_journal_and_nothing_else(mut fixture
     refused(fixture.spool(), stored.id, Action::Hold).await;
     act(fixture.spool(), MessageId::generate(), Action::Remove, 1).await;
     fixture.crash().await;
-    let journal = fixture.spool().journal(10).await.unwrap();
+    let journal = fixture.spool().journal(0, 10).await.unwrap();
     assert_eq!(journal.into_iter().map(|(_, record)| record).collect::<Vec<_>>(), [target(stored.id).record]);
 }
 

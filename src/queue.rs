@@ -9,7 +9,14 @@
 //!    back is *parked* under that reason and comes back when its time has come, a few at a time; no
 //!    task sleeps for it. When too many are parked for one reason, further ones go back to the store,
 //!    so that one provider's backlog cannot fill the window.
-//! 4. Fresh mail goes straight to the window and is not read back, while there is room.
+//! 4. Everything that waits stands in a lane (priority, route of the first recipient, sending domain).
+//!    Lanes take turns wherever there is a choice: what is ready, what is parked for one reason, what is
+//!    fetched from the store. A lane may hold its share of the window, and one whose mail is parked is
+//!    fetched from only as it moves; so neither a flood nor a dead provider takes the place of others.
+//! 5. Fresh mail goes straight to the window and is not read back, while there is room, its lane has not used
+//!    its share, and nobody of its lane waits in the store before it.
+//! 6. What is done for one message costs the same however many wait, and memory is bounded however many
+//!    lanes there are.
 
 mod conclusion;
 mod feeder;

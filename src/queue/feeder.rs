@@ -13,8 +13,11 @@ use crate::spool::{Claimed, Doubt, Recovered, Spool, SpoolError, Want};
 /// How often the lanes are looked up anew, and the longest sleep: the wall clock may have been set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
+/// How often at most, while there are more lanes than are remembered: it costs as much as there are lanes.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
+
 /// The most lanes that are looked up at once.
-const MOST_LOOKED_UP: usize = 8192;
+const MOST_LOOKED_UP: usize = 32_768;
 
 /// How long to wait after the store failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -36,7 +39,7 @@ async fn fetch<S: Spool>(shared: &Shared<S>) {
             true => {
                 // Other nodes store mail, too.
                 looks_up = Instant::now() + LOOK_AGAIN;
-                look_up(shared, MOST_LOOKED_UP).await
+                look_up(shared).await
             }
             false => fetch_once(shared, &mut looks_up).await,
         };
@@ -53,9 +56,9 @@ async fn fetch<S: Spool>(shared: &Shared<S>) {
 }
 
 /// Finds out in which lanes mail waits.
-async fn look_up<S: Spool>(shared: &Shared<S>, limit: usize) -> Result<(), SpoolError> {
-    let found = shared.spool.lanes(limit).await?;
-    shared.window.looked_up(&found, limit);
+async fn look_up<S: Spool>(shared: &Shared<S>) -> Result<(), SpoolError> {
+    let found = shared.spool.lanes(MOST_LOOKED_UP).await?;
+    shared.window.looked_up(&found, MOST_LOOKED_UP);
     Ok(())
 }
 
@@ -63,7 +66,11 @@ async fn look_up<S: Spool>(shared: &Shared<S>, limit: usize) -> Result<(), Spool
 async fn fetch_once<S: Spool>(shared: &Shared<S>, looks_up: &mut Instant) -> Result<(), SpoolError> {
     let next = match shared.window.fetch() {
         Fetch::Claim(wants, octets) => return claim(shared, wants, octets).await,
-        Fetch::LookUp(limit) => return look_up(shared, limit).await,
+        // All lanes are looked up when that time comes.
+        Fetch::LookUp => {
+            *looks_up = (*looks_up).min(Instant::now() + LOOK_UP_PAUSE);
+            *looks_up
+        }
         Fetch::Wait(Some(due)) => shared.clock.instant_of(due).min(*looks_up),
         Fetch::Wait(None) | Fetch::Full => *looks_up,
     };

@@ -21,7 +21,7 @@ use postrider_providers::contract::{Body, MessageId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::backlog::{Backlog, MOST_LANES, Outlook};
+use self::backlog::{Backlog, Outlook};
 use self::parked::Parked;
 use self::room::{Amount, Usage};
 pub(super) use self::room::{Entry, Room};
@@ -121,8 +121,8 @@ enum Place {
 pub(super) enum Fetch {
     /// As much as this of these lanes, and no more octets than that.
     Claim(Vec<Want>, u64),
-    /// The lanes in which mail waits are not all known: up to so many are to be looked up.
-    LookUp(usize),
+    /// The lanes in which mail waits are not all known, and have to be looked up.
+    LookUp,
     /// Nothing before then, as far as is known.
     Wait(Option<SystemTime>),
     /// Nothing: the window is full.
@@ -192,7 +192,7 @@ impl Window {
         loop {
             let lanes = match state.backlog.outlook(now) {
                 Outlook::Later(due) => return Fetch::Wait(due),
-                Outlook::Unknown => return Fetch::LookUp(MOST_LANES / 2),
+                Outlook::Unknown => return Fetch::LookUp,
                 Outlook::Now(lanes) => lanes.min(LANES_AT_ONCE),
             };
             let (messages, octets) = (self.len(), self.usage.octets());

@@ -9,7 +9,7 @@ use crate::spool::view::Lane;
 
 /// The most lanes that are remembered. Of the others it is known that there are some; they are looked up
 /// when those that are known have had their turn.
-pub(super) const MOST_LANES: usize = 16_384;
+pub(super) const MOST_LANES: usize = 65_536;
 
 /// The lanes.
 #[derive(Debug, Default)]
@@ -91,15 +91,26 @@ impl Backlog {
         }
     }
 
-    /// Something of the lane waits in the store, due then. Says whether the lane is remembered.
-    pub(super) fn note(&mut self, lane: &Lane, due: SystemTime) -> bool {
-        if !self.lanes.contains_key(lane) && self.lanes.len() >= MOST_LANES {
+    /// Something of the lane waits in the store, due then.
+    pub(super) fn note(&mut self, lane: &Lane, due: SystemTime) {
+        if !self.lanes.contains_key(lane) && self.lanes.len() >= MOST_LANES && !self.make_room(due) {
             self.beyond = Some(self.beyond.map_or(due, |beyond| beyond.min(due)));
-            return false;
+            return;
         }
         let known = self.known(lane);
         known.due = Some(known.due.map_or(due, |known| known.min(due)));
-        true
+    }
+
+    /// Forgets the lane that comes last, if it comes later than this: its time is remembered.
+    fn make_room(&mut self, than: SystemTime) -> bool {
+        let Some((at, lane)) = self.later.last().filter(|(at, _)| *at > than).cloned() else { return false };
+        self.later.remove(&(at, lane.clone()));
+        self.beyond = Some(self.beyond.map_or(at, |beyond| beyond.min(at)));
+        if let Some(known) = self.lanes.get_mut(&lane) {
+            (known.place, known.due, known.stays_until) = (Place::Nowhere, None, None);
+        }
+        self.tidy(&lane);
+        self.lanes.len() < MOST_LANES
     }
 
     /// The lane stays in the store until then.

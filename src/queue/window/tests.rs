@@ -2,6 +2,7 @@
 use bytes::Bytes;
 use postrider_providers::contract::{Address, BodyType, Envelope, Message, Origin, Recipient, ReversePath};
 
+use super::backlog::MOST_LANES;
 use super::*;
 
 fn window(messages: usize, octets: u64) -> Window {
@@ -227,11 +228,25 @@ async fn there_may_be_more_lanes_than_are_remembered() {
     for number in 0..MOST_LANES + 10 {
         window.note(&lane(&format!("{number}.example")), now + seconds(60));
     }
-    let forgotten = lane(&format!("{}.example", MOST_LANES + 5));
-    window.note(&forgotten, now);
-    assert!(window.state.lock().backlog.get(&forgotten).is_none());
-    assert!(window.reserve(&forgotten, &Body::Inline(Bytes::new())).is_none(), "there may be mail of it in the store");
-    assert!(matches!(window.fetch(), Fetch::LookUp(_)));
+    assert!(window.state.lock().backlog.get(&lane(&format!("{}.example", MOST_LANES + 5))).is_none());
+    // Whoever is due takes the place of somebody who is not yet.
+    let due = lane("due.example");
+    window.note(&due, now);
+    let Fetch::Claim(wants, _) = window.fetch() else { panic!("something is due") };
+    assert_eq!(wants.iter().map(|want| &want.lane).collect::<Vec<_>>(), [&due]);
+    window.admit(&due, Vec::new(), None);
+    assert!(matches!(window.fetch(), Fetch::Wait(Some(_))));
+    tokio::time::advance(seconds(60)).await;
+    assert!(window.reserve(&lane("forgotten.example"), &Body::Inline(Bytes::new())).is_none(), "there may be mail of it in the store");
+    let mut claims = 0;
+    while let Fetch::Claim(wants, _) = window.fetch() {
+        claims += wants.len();
+        wants.iter().for_each(|want| window.admit(&want.lane, Vec::new(), None));
+    }
+    assert_eq!(claims, MOST_LANES - 1);
+    assert!(matches!(window.fetch(), Fetch::LookUp), "the others are looked up after that");
+    window.looked_up(&[WaitingLane { lane: lane("forgotten.example"), due: now }], 9);
+    assert!(matches!(window.fetch(), Fetch::Claim(wants, _) if wants.len() == 1));
 }
 
 #[tokio::test(start_paused = true)]

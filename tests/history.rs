@@ -89,7 +89,8 @@ async fn each_message_that_was_acknowledged_has_one_history_after_any_number_of_
     let directory = tempfile::tempdir().unwrap();
     let sink = Sink::start(&directory.path().join("sink"), &[]);
     let config =
-        [server(directory.path()), smarthost("sink", sink.port()), "limits = { concurrency = 5 }\n[queue]\nretry = [\"1s\"]\n".to_owned()].concat();
+        [server(directory.path()), smarthost("sink", sink.port()), "limits = { concurrency = 5 }\n[queue]\nretry = [\"1s\"]\n".to_owned()]
+            .concat();
     let accepted: Arc<Mutex<HashSet<String>>> = Arc::default();
     for round in 0..ROUNDS {
         let postrider = Postrider::start(directory.path(), &config);

@@ -90,7 +90,7 @@ fn fill(dir: &Path, messages: u64) {
                 _ => "pending",
             };
             let attempts = if number % 3 == 0 && state == "pending" { 0 } else { 3 };
-            let lane = 1 + number % 40;
+            let lane = i64::try_from(1 + number % 40).expect("a small number");
             let domain = if number % TENTH == 0 { "bulk.example".to_owned() } else { format!("d{lane}.example") };
             let is = |wanted: &str| i64::from(state == wanted);
             message
@@ -107,7 +107,7 @@ fn fill(dir: &Path, messages: u64) {
                     is("dead"),
                 ])
                 .expect("a message");
-            for position in 0..=u64::from(number % 10 == 9) {
+            for position in 0..=i64::from(number % 10 == 9) {
                 let provider = matches!(state, "in_doubt" | "held").then_some("ses.eu");
                 let last = (attempts > 0).then_some(if number % 2 == 0 { "ses.eu" } else { "smarthost.office" });
                 let said = last.map(|_| "RCPT: 451 4.7.1 try again later, says the provider");

@@ -85,12 +85,6 @@ impl RetrySchedule {
         }
         Some((now + wait(&self.waits, attempts)).min(expires))
     }
-
-    /// Whether a message received then is past its time.
-    #[must_use]
-    pub fn is_expired(&self, received: SystemTime, now: SystemTime) -> bool {
-        now >= received + self.expire_after
-    }
 }
 
 #[cfg(test)]
@@ -108,5 +102,35 @@ mod tests {
         assert_eq!(schedule.next(start, 3, at(360)), Some(at(660)));
         assert_eq!(schedule.next(start, 9, at(800)), Some(at(1000)), "the last attempt is at the end of its life");
         assert_eq!(schedule.next(start, 9, at(1000)), None);
+    }
+    #[test]
+    fn each_message_waits_a_little_longer_or_shorter_in_its_own_way_and_always_the_same() {
+        let wait = Duration::from_secs(1000);
+        let ids: Vec<_> = (0..200).map(|_| MessageId::generate()).collect();
+        let waits: Vec<_> = ids.iter().map(|id| jitter(wait, 10, *id, 1)).collect();
+        assert!(waits.iter().all(|wait| (900..=1100).contains(&wait.as_secs())), "{waits:?}");
+        // Spread over all of it.
+        for tenth in 0..10 {
+            let (from, to) = (900 + tenth * 20, 920 + tenth * 20);
+            assert!(waits.iter().any(|wait| (from..=to).contains(&wait.as_secs())), "none between {from} and {to}");
+        }
+        assert_eq!(waits, ids.iter().map(|id| jitter(wait, 10, *id, 1)).collect::<Vec<_>>());
+        assert_ne!(waits, ids.iter().map(|id| jitter(wait, 10, *id, 2)).collect::<Vec<_>>(), "nor do they stay together");
+        assert!(ids.iter().all(|id| jitter(wait, 0, *id, 1) == wait));
+    }
+
+    #[test]
+    fn time_in_which_people_kept_it_from_going_does_not_age_a_message() {
+        let message = crate::spool::suite::message_for(0, &["a@example.org"], postrider_providers::contract::Body::Inline("x".into()));
+        let mut stored = Stored::fresh(message);
+        stored.handling.idle = Duration::from_secs(10);
+        let settings = Settings::default();
+        let received = stored.message.received;
+        let at = |seconds| received + Duration::from_secs(seconds);
+        let plan = Plan { expire_after: Some(Duration::from_secs(1000)), kept: Duration::from_secs(100), ..Plan::default() };
+        assert_eq!(plan.expires(&settings.retry, &stored), at(1110));
+        assert_eq!(plan.next(&settings, &stored, 1, at(1000)), Some(at(1060)));
+        assert_eq!(plan.next(&settings, &stored, 1, at(1100)), Some(at(1110)), "the last attempt is at the end of its life");
+        assert_eq!(plan.next(&settings, &stored, 1, at(1110)), None);
     }
 }

@@ -22,7 +22,7 @@ use self::report::Report;
 use self::returned::{Base64Lines, Encoding, Returned};
 
 /// What became of one recipient.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Notice<'a> {
     /// Who.
     pub recipient: &'a Recipient,
@@ -31,7 +31,7 @@ pub struct Notice<'a> {
 }
 
 /// What may be worth a notification.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Event {
     /// They will not get the message.
     Failed {
@@ -98,7 +98,9 @@ impl Notice<'_> {
             //# not contain the value FAILURE, a DSN MUST NOT be issued for that
             //# recipient.
             Event::Failed { .. } => self.recipient.notify.is_none_or(|notify| notify.failure),
-            // RFC 3461 section 4.1: without NOTIFY, a report about delay is for this side to decide.
+            //= https://www.rfc-editor.org/rfc/rfc3461#section-5.2.5
+            //# (c) If the NOTIFY parameter was supplied which did not contain the
+            //# DELAY keyword, a "delayed" DSN MUST NOT be issued.
             Event::Delayed { .. } => self.recipient.notify.is_none_or(|notify| notify.delay),
             //= https://www.rfc-editor.org/rfc/rfc3461#section-5.2.2
             //# If the NOTIFY parameter was supplied for a recipient, with an

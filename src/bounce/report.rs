@@ -154,10 +154,7 @@ impl Report<'_> {
             Event::Failed { .. } => lines.add(format_args!("Final-Log-ID: {}", self.message.id)),
             Event::Delayed { until, .. } => {
                 lines.add(format_args!("Final-Log-ID: {}", self.message.id));
-                //= https://www.rfc-editor.org/rfc/rfc3464#section-2.3.9
-                //# For DSNs of type "delayed", the Will-Retry-Until field gives the date
-                //# after which the Reporting MTA expects to abandon all attempts to
-                //# deliver the message to that recipient.
+                // RFC 3464 section 2.3.9: for delayed recipients, and for no others.
                 lines.add(format_args!("Will-Retry-Until: {}", date(*until)));
             }
         }

@@ -77,6 +77,22 @@ impl Who {
     }
 }
 
+/// This relay, as it signs.
+#[derive(Debug, Clone, Copy)]
+pub struct Relay<'a> {
+    /// The name of this host.
+    pub hostname: &'a str,
+    /// The address that notifications come from, if that is not its postmaster. Services that want to know
+    /// their senders look at From.
+    pub sender: Option<&'a Address>,
+}
+
+impl Relay<'_> {
+    fn from(&self) -> String {
+        self.sender.map_or_else(|| format!("postmaster@{}", self.hostname), ToString::to_string)
+    }
+}
+
 /// One who reads a notification.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {
@@ -147,7 +163,7 @@ pub struct Pieces {
 }
 
 /// The notification of the sender about these recipients; `None` when there is nobody to notify.
-pub async fn compose(message: &Message, notices: &[Notice<'_>], hostname: &str, now: SystemTime, extent: Extent) -> Option<Draft> {
+pub async fn compose(message: &Message, notices: &[Notice<'_>], relay: Relay<'_>, now: SystemTime, extent: Extent) -> Option<Draft> {
     //= https://www.rfc-editor.org/rfc/rfc3461#section-5.2
     //# A DSN MUST NOT be returned to the sender for any message for
     //# which the return address from the SMTP MAIL command was NULL ("<>"),
@@ -160,30 +176,30 @@ pub async fn compose(message: &Message, notices: &[Notice<'_>], hostname: &str, 
         return None;
     }
     let reader = Reader { who: Who::Sender, address: sender, sender_is_told: true };
-    Some(draft(reader, message, notices, hostname, now, extent).await)
+    Some(draft(reader, message, notices, relay, now, extent).await)
 }
 
 /// The notification of somebody else about these recipients. What the sender asked with NOTIFY, and that
 /// the reverse-path is null, says who hears of it there, and nothing about those who answer for the mail.
-pub async fn compose_for(reader: Reader<'_>, message: &Message, notices: &[Notice<'_>], hostname: &str, now: SystemTime) -> Message {
-    let draft = draft(reader, message, notices, hostname, now, Extent::Header).await;
+pub async fn compose_for(reader: Reader<'_>, message: &Message, notices: &[Notice<'_>], relay: Relay<'_>, now: SystemTime) -> Message {
+    let draft = draft(reader, message, notices, relay, now, Extent::Header).await;
     let body = draft.all();
     draft.with_body(body)
 }
 
-async fn draft(reader: Reader<'_>, message: &Message, notices: &[Notice<'_>], hostname: &str, now: SystemTime, extent: Extent) -> Draft {
+async fn draft(reader: Reader<'_>, message: &Message, notices: &[Notice<'_>], relay: Relay<'_>, now: SystemTime, extent: Extent) -> Draft {
     let id = MessageId::generate();
     let failure = notices.iter().any(|notice| matches!(notice.event, Event::Failed { .. }));
     let utf8 = !reader.address.is_ascii();
     let returned = Returned::choose(message, failure, utf8, extent).await;
-    let report = Report { message, reader, notices, hostname, id, now, utf8 };
+    let report = Report { message, reader, notices, relay, id, now, utf8 };
     let (text, foot) = (report.render(&returned), report.foot());
     let body_type = if text.is_ascii() { returned.body_type } else { BodyType::EightBitMime };
     let mut head = report.header(body_type).into_bytes();
     head.extend_from_slice(text.as_bytes());
     head.extend_from_slice(&returned.header);
     let envelope = envelope(reader.address, body_type);
-    Draft { id, at: now, origin: origin(id, hostname), envelope, head: head.into(), whole: returned.whole, foot: foot.into() }
+    Draft { id, at: now, origin: origin(id, relay.hostname), envelope, head: head.into(), whole: returned.whole, foot: foot.into() }
 }
 
 /// The envelope of a notification.

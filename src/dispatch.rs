@@ -17,6 +17,7 @@ mod observe;
 pub mod rate;
 mod rewrite;
 mod senders;
+mod stand_in;
 mod suitable;
 mod transport;
 mod vitals;

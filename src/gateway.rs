@@ -352,10 +352,10 @@ pub fn cautions(config: &Config, connected: &[Connected]) -> Vec<String> {
         }
     }
     for route in config.routes.iter().filter(|route| may_carry_notifications(&route.when)) {
-        if !route.providers.iter().any(takes_notifications) {
+        if config.bounce.sender.is_none() && !route.providers.iter().any(takes_notifications) {
             cautions.push(format!(
                 "no provider of route \"{}\" takes mail with the null reverse-path, so senders are not told about mail on it that bounces; \
-                 add a smart host to it, or a route with when = {{ null_sender = true }} before it",
+                 set sender in [bounce], add a smart host to it, or a route with when = {{ null_sender = true }} before it",
                 route.name
             ));
         }
@@ -377,6 +377,9 @@ fn queue_settings(config: &Config) -> queue::Settings {
         retry: RetrySchedule { waits: config.queue.retry.clone(), expire_after: config.queue.expire_after },
         window_messages: config.queue.window,
         hostname: config.server.hostname.to_string(),
+        bounce: config.bounce.clone(),
+        owners: config.applications.iter().filter_map(|app| Some((Arc::clone(&app.name), app.owner.clone()?))).collect(),
+        delay_warning_after: config.queue.delay_warning_after,
         jitter: 10,
         record: config.history.keep.is_some(),
         ..queue::Settings::default()

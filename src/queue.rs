@@ -19,6 +19,8 @@
 //!    lanes there are.
 
 mod conclusion;
+mod dead;
+mod digests;
 mod feeder;
 mod journal;
 mod lanes;
@@ -29,10 +31,11 @@ mod pulse;
 pub mod retry;
 mod window;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_providers::contract::{Message, MessageId};
+use postrider_providers::contract::{Address, Message, MessageId};
 use tokio_util::sync::CancellationToken;
 
 pub use lease::{Disposition, Lease};
@@ -40,10 +43,13 @@ pub use operate::{Found, JobId, JobState, Progress};
 pub use retry::{Plan, RetrySchedule};
 pub use window::WaitReason;
 
+use crate::bounce::Relay;
 use crate::clock::Clock;
+use crate::config::Bounce;
 use crate::route::Router;
 use crate::spool::{Recovered, Spool, SpoolCounts, SpoolError, Stored};
 use crate::telemetry::metrics::Metrics;
+use digests::Digests;
 use lanes::Lanes;
 use pulse::Pulse;
 use window::Window;
@@ -61,6 +67,12 @@ pub struct Settings {
     pub lease: Duration,
     /// This host, for notifications.
     pub hostname: String,
+    /// Who is told about failures.
+    pub bounce: Bounce,
+    /// Who answers for the mail of each application, by its name.
+    pub owners: HashMap<Arc<str>, Address>,
+    /// The age at which a sender is told that mail waits; `None`: never.
+    pub delay_warning_after: Option<Duration>,
     /// What is counted and timed.
     pub metrics: Metrics,
     /// By how many of a hundred parts waits are shortened or lengthened, each message's in its own way, so
@@ -78,10 +90,20 @@ impl Default for Settings {
             window_octets: 64 << 20,
             lease: Duration::from_secs(60),
             hostname: "localhost".to_owned(),
+            bounce: Bounce::default(),
+            owners: HashMap::new(),
+            delay_warning_after: None,
             metrics: Metrics::new(),
             jitter: 0,
             record: true,
         }
+    }
+}
+
+impl Settings {
+    /// This gateway, as it signs notifications.
+    pub(crate) fn relay(&self) -> Relay<'_> {
+        Relay { hostname: &self.hostname, sender: self.bounce.sender.as_ref() }
     }
 }
 
@@ -96,6 +118,7 @@ struct Shared<S: Spool> {
     settings: Settings,
     clock: Clock,
     lanes: Lanes,
+    digests: Digests,
     window: Window,
     jobs: operate::Jobs,
     pulse: Pulse,
@@ -121,6 +144,7 @@ impl<S: Spool> Queue<S> {
             settings,
             clock,
             lanes: Lanes::default(),
+            digests: Digests::default(),
             window,
             jobs: operate::Jobs::default(),
             pulse: Pulse::new(),
@@ -164,10 +188,20 @@ impl<S: Spool> Queue<S> {
         Lease::new(self.clone(), entry)
     }
 
-    /// Feeds the window from the store, wakes what is parked, and renews this node's leases, until
-    /// `shutdown`.
+    /// Feeds the window from the store, wakes what is parked, renews this node's leases, sends digests and
+    /// removes dead letters that are too old, until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
-        feeder::run(&self.0, shutdown).await;
+        tokio::select! {
+            () = feeder::run(&self.0, shutdown) => {}
+            () = digests::run(self) => {}
+            () = dead::run(self) => {}
+        }
+    }
+
+    /// What stands in for the null reverse-path of notifications where that is not taken.
+    #[must_use]
+    pub fn notification_sender(&self) -> Option<Address> {
+        self.0.settings.bounce.sender.clone()
     }
 
     /// Lets up to `count` messages go that wait for `reason`.

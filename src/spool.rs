@@ -212,6 +212,8 @@ pub struct SpoolCounts {
     pub waiting: u64,
     /// Those of them that wait for a person only.
     pub held: u64,
+    /// Those of the latter that are dead letters.
+    pub dead: u64,
 }
 
 /// Why the store could not do as asked.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::people::count;
 use super::report::{date, one_line};
-use super::{Event, Notice, Who, envelope, origin};
+use super::{Event, Notice, Relay, Who, envelope, origin};
 
 /// The most reasons and domains that are counted apart.
 const MAX_KINDS: usize = 40;
@@ -155,8 +155,9 @@ fn millis(time: SystemTime) -> u64 {
 
 /// The digest of a period.
 #[must_use]
-pub fn compose(to: &Address, period: &Period, hostname: &str, now: SystemTime) -> Message {
+pub fn compose(to: &Address, period: &Period, relay: Relay<'_>, now: SystemTime) -> Message {
     let Period { who, since, told, gathered } = period;
+    let hostname = relay.hostname;
     let id = MessageId::generate();
     let since = SystemTime::UNIX_EPOCH + Duration::from_millis(*since);
     let (messages, recipients) = (usize::try_from(gathered.messages).unwrap_or(usize::MAX), gathered.recipients);
@@ -166,7 +167,7 @@ pub fn compose(to: &Address, period: &Period, hostname: &str, now: SystemTime) -
         let _ = body.write_fmt(text);
         body.push_str("\r\n");
     };
-    line(format_args!("From: Mail Delivery System <postmaster@{hostname}>"));
+    line(format_args!("From: Mail Delivery System <{}>", relay.from()));
     line(format_args!("To: <{to}>"));
     line(format_args!("Subject: Undelivered mail: {} more", count(messages, "message")));
     line(format_args!("Date: {}", date(now)));
@@ -266,7 +267,7 @@ mod tests {
         for to in ["a@x.example", "b@x.example", "c@y.example"] {
             admit(&mut period, at(1), to, "no such user");
         }
-        let digest = compose(&"owner@corp.example".parse().unwrap(), &period, "relay.example", at(60));
+        let digest = compose(&"owner@corp.example".parse().unwrap(), &period, Relay { hostname: "relay.example", sender: None }, at(60));
         assert!(super::super::guard::is_own(&digest));
         let text = String::from_utf8(digest.body.bytes().await.unwrap().to_vec()).unwrap();
         for expected in [

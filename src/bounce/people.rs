@@ -30,7 +30,7 @@ impl Report<'_> {
     pub(super) fn for_people(&self, lines: &mut Lines, returned: &Returned) {
         lines.add(format_args!("\r\n--{}\r\nContent-Type: text/plain; charset=utf-8", self.boundary()));
         lines.add(format_args!("Content-Transfer-Encoding: 8bit\r\n"));
-        lines.add(format_args!("This is the mail relay at {}.", self.hostname));
+        lines.add(format_args!("This is the mail relay at {}.", self.relay.hostname));
         if self.reader.who == Who::Sender {
             self.for_the_sender(lines);
         } else {

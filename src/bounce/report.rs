@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::returned::Returned;
-use super::{Event, Notice, Reader, Who};
+use super::{Event, Notice, Reader, Relay, Who};
 
 /// What a host said is cut there, so that no line grows past what a header may hold (RFC 5322
 /// section 2.1.1).
@@ -19,7 +19,7 @@ pub(super) struct Report<'a> {
     pub(super) message: &'a Message,
     pub(super) reader: Reader<'a>,
     pub(super) notices: &'a [Notice<'a>],
-    pub(super) hostname: &'a str,
+    pub(super) relay: Relay<'a>,
     pub(super) id: MessageId,
     pub(super) now: SystemTime,
     /// Whether the way there carries SMTPUTF8, as it must for such an address.
@@ -46,11 +46,11 @@ impl Report<'_> {
     /// The header of the notification.
     pub(super) fn header(&self, body_type: BodyType) -> String {
         let mut lines = Lines::default();
-        lines.add(format_args!("From: Mail Delivery System <postmaster@{}>", self.hostname));
+        lines.add(format_args!("From: Mail Delivery System <{}>", self.relay.from()));
         lines.add(format_args!("To: <{}>", self.reader.address));
         lines.add(format_args!("Subject: {}", self.subject()));
         lines.add(format_args!("Date: {}", date(self.now)));
-        lines.add(format_args!("Message-ID: <{}@{}>", self.id, self.hostname));
+        lines.add(format_args!("Message-ID: <{}@{}>", self.id, self.relay.hostname));
         let submitted = if self.reader.who == Who::Sender { "auto-replied" } else { "auto-generated" };
         lines.add(format_args!("Auto-Submitted: {submitted}"));
         lines.add(format_args!("MIME-Version: 1.0"));
@@ -99,7 +99,7 @@ impl Report<'_> {
         if let Some(id) = &self.message.envelope.envelope_id {
             lines.add(format_args!("Original-Envelope-Id: {id}"));
         }
-        lines.add(format_args!("Reporting-MTA: dns; {}", self.hostname));
+        lines.add(format_args!("Reporting-MTA: dns; {}", self.relay.hostname));
         lines.add(format_args!("Arrival-Date: {}", date(self.message.received)));
         for notice in self.notices {
             self.recipient(lines, notice);

@@ -4,6 +4,8 @@ use postrider_providers::contract::{self, Address, Notify, OriginalRecipient};
 
 use super::*;
 
+const RELAY: Relay<'_> = Relay { hostname: "relay.example", sender: None };
+
 const CONTENT: &[u8] = b"Subject: Hello\r\nMessage-ID: <1@x>\r\n\r\nsecret text\r\n";
 
 fn message(from: &str, to: &[&str]) -> Message {
@@ -33,7 +35,7 @@ fn relayed(recipient: &Recipient, dsn: bool) -> Notice<'_> {
 
 /// The notification, and all of its text.
 async fn composed(message: &Message, notices: &[Notice<'_>]) -> (Draft, String) {
-    let draft = compose(message, notices, "relay.example", SystemTime::UNIX_EPOCH, Extent::AsAsked).await.unwrap();
+    let draft = compose(message, notices, RELAY, SystemTime::UNIX_EPOCH, Extent::AsAsked).await.unwrap();
     let mut pieces = draft.pieces().await.unwrap();
     let mut text = Vec::new();
     while let Some(piece) = pieces.next().await.unwrap() {
@@ -74,7 +76,7 @@ async fn a_notification_names_each_recipient_with_status_and_words_and_returns_t
              Diagnostic-Code: smtp; 550 5.1.1 no such  user\r\nLast-Attempt-Date: ",
             "\r\n\r\nFinal-Recipient: rfc822; b@x.example\r\nAction: failed\r\nStatus: 4.4.7\r\n\
              Diagnostic-Code: x-postrider; connect: connection refused\r\n",
-            "Status: 5.0.0\r\nDiagnostic-Code: x-postrider; SendEmail: 400 MessageRejected: no\r\n",
+            "Status: 5.0.0\r\nDiagnostic-Code: x-http; 400 MessageRejected: no\r\n",
             "Content-Type: text/rfc822-headers\r\n\r\nSubject: Hello\r\nMessage-ID: <1@x>\r\n\r\n--",
         ],
     );
@@ -88,7 +90,7 @@ async fn a_message_with_the_null_reverse_path_causes_no_notification() {
     asking.notify = Notify::parse("SUCCESS,FAILURE");
     for notice in [refused(&asking), relayed(&asking, false)] {
         assert!(notice.is_wanted());
-        assert!(compose(&message, &[notice], "relay.example", SystemTime::UNIX_EPOCH, Extent::AsAsked).await.is_none());
+        assert!(compose(&message, &[notice], RELAY, SystemTime::UNIX_EPOCH, Extent::AsAsked).await.is_none());
     }
 }
 
@@ -151,7 +153,7 @@ async fn a_large_message_is_returned_whole_up_to_a_limit_and_beyond_it_by_its_he
         std::fs::write(&path, &content).unwrap();
         let message = Message { body: Body::File { path, len: size as u64 }, ..message.clone() };
         let notices = [refused(&message.envelope.recipients[0])];
-        let draft = compose(&message, &notices, "relay.example", SystemTime::UNIX_EPOCH, extent).await.unwrap();
+        let draft = compose(&message, &notices, RELAY, SystemTime::UNIX_EPOCH, extent).await.unwrap();
         let mut pieces = draft.pieces().await.unwrap();
         let mut all = Vec::new();
         while let Some(piece) = pieces.next().await.unwrap() {
@@ -204,7 +206,7 @@ async fn octets_of_a_header_are_returned_as_they_came_and_declared_as_they_were(
         message.body = Body::Inline(Bytes::from_static(b"Subject: \xfcber\r\n\r\nx\r\n"));
         message.envelope.body_type = body_type;
         let notices = [refused(&message.envelope.recipients[0])];
-        let draft = compose(&message, &notices, "relay.example", SystemTime::UNIX_EPOCH, Extent::AsAsked).await.unwrap();
+        let draft = compose(&message, &notices, RELAY, SystemTime::UNIX_EPOCH, Extent::AsAsked).await.unwrap();
         assert_eq!(draft.envelope.body_type, body_type);
         let body = draft.small_body().unwrap().bytes().await.unwrap();
         let expected = b"text/rfc822-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\nSubject: \xfcber\r\n\r\n--";

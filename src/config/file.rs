@@ -376,6 +376,8 @@ pub(super) struct Bounce {
     pub(super) digest_after: Option<u32>,
     /// The time over which they are counted and put together.
     pub(super) digest_every: Option<Span>,
+    /// How long mail is kept that could be neither delivered nor told of.
+    pub(super) keep_dead_letters: Option<Span>,
 }
 
 /// `[admin]`

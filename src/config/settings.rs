@@ -520,12 +520,16 @@ pub struct Bounce {
     pub digest_after: u32,
     /// The time over which they are counted and put together.
     pub digest_every: Duration,
+    /// How long mail is kept that could be neither delivered nor told of, counted from its arrival.
+    pub keep_dead_letters: Duration,
 }
 
 impl Default for Bounce {
     fn default() -> Self {
         let (sender, owner) = (Notified::Sender, Notified::Owner);
-        Self { notify: vec![sender, owner], operator: None, sender: None, digest_after: 20, digest_every: Duration::from_secs(3600) }
+        let (hour, month) = (Duration::from_secs(3600), Duration::from_secs(30 * 86_400));
+        let notify = vec![sender, owner];
+        Self { notify, operator: None, sender: None, digest_after: 20, digest_every: hour, keep_dead_letters: month }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use postrider_providers::contract::{
-    Attempt, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex, Report, Throttled,
+    Attempt, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex, Report, ReversePath, Throttled,
 };
 use tokio::time::Instant;
 use tower::{Service as _, ServiceExt as _};
@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use super::rate::KeyedLimits;
 use super::suitable::Examined;
 use super::transport::{Guarded, Ledger, Refusal, Try};
-use super::{Dispatcher, doubt, rewrite};
+use super::{Dispatcher, doubt, rewrite, stand_in};
 use crate::config::{InDoubt, Route};
 use crate::history;
 use crate::queue::{Disposition, Lease, Plan, WaitReason};
@@ -67,6 +67,8 @@ impl Group {
 struct Delivery<'d, S: Spool> {
     dispatcher: &'d Dispatcher<S>,
     lease: &'d Arc<Lease<S>>,
+    /// The message as it is handed over, but for what a provider's own name asks.
+    message: &'d Arc<Message>,
     examined: Examined<'d>,
     grants: Arc<Mutex<Vec<WaitReason>>>,
 }
@@ -91,9 +93,13 @@ struct Fate {
 pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S>) {
     let (groups, unattempted) = group(dispatcher, &lease);
     let grants = Arc::new(Mutex::new(lease.grants().to_vec()));
-    let message = Arc::clone(lease.message());
+    // A notification has one recipient.
+    let candidates = groups.first().map_or(&[][..], |group| &group.candidates);
+    let message = stand_in::shown(dispatcher, lease.message(), candidates);
+    let is_null_sent = lease.message().envelope.reverse_path == ReversePath::Null;
     let lease = Arc::new(lease);
-    let delivery = Delivery { dispatcher, lease: &lease, examined: Examined::new(&message), grants: Arc::clone(&grants) };
+    let examined = Examined::new(&message, is_null_sent);
+    let delivery = Delivery { dispatcher, lease: &lease, message: &message, examined, grants: Arc::clone(&grants) };
     let results = join_all(groups.iter().map(|group| ask(&delivery, group))).await;
 
     #[expect(clippy::expect_used, reason = "the clones went with the tries, and each try has ended")]
@@ -125,7 +131,7 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
     let earliest = waits.into_iter().min_by_key(|(_, until)| *until);
     match earliest {
         // Nothing to write down: the message waits in memory, if it is not past its time.
-        Some((reason, until)) if !settled_any && !lease.is_expired() => lease.park(reason, until).await,
+        Some((reason, until)) if !settled_any && !lease.is_to_be_settled() => lease.park(reason, until).await,
         _ => lease.settle(all.dispositions, all.asked, all.retry_at).await,
     }
 }
@@ -255,7 +261,7 @@ async fn ask_now<S: Spool>(
     recipients: &[RecipientIndex],
     limits: &[(&KeyedLimits, &str)],
 ) -> Fate {
-    let Delivery { dispatcher, lease, examined, grants } = delivery;
+    let Delivery { dispatcher, lease, examined, grants, .. } = delivery;
     let mut open = Open::new(recipients);
     let mut result = Fate::default();
     let mut passed_over = Vec::new();
@@ -315,7 +321,7 @@ async fn ask_one<S: Spool>(
     // What is in doubt is repeated as it was.
     let per_call = if group.in_doubt.is_none() { guarded.room() } else { guarded.max_recipients() }.max(1);
     let mut may_go_on = true;
-    let in_name = match rewrite::apply(lease.message(), guarded.rewrite.as_deref().or(group.route.rewrite.as_deref())).await {
+    let in_name = match rewrite::apply(delivery.message, guarded.rewrite.as_deref().or(group.route.rewrite.as_deref())).await {
         Ok(rewritten) => rewritten,
         Err(failure) => {
             open.note(failure);

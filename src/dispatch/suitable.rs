@@ -2,9 +2,7 @@
 
 use std::io;
 
-use postrider_providers::contract::{
-    BodyType, Capabilities, ContentForm, Diagnostic, EnhancedStatus, Envelope, Failure, Message, ReversePath,
-};
+use postrider_providers::contract::{BodyType, Capabilities, ContentForm, Diagnostic, EnhancedStatus, Failure, Message};
 use postrider_providers::mime::signature::Signature;
 use tokio::sync::OnceCell;
 
@@ -15,11 +13,13 @@ use crate::route::{Needs, Obstacle, obstacle};
 pub(super) struct Examined<'m> {
     message: &'m Message,
     signature: OnceCell<Option<Signature>>,
+    is_null_sent: bool,
 }
 
 impl<'m> Examined<'m> {
-    pub(super) fn new(message: &'m Message) -> Self {
-        Self { message, signature: OnceCell::new() }
+    /// `is_null_sent`: whether it has the null reverse-path, but for an address that stands in for that.
+    pub(super) fn new(message: &'m Message, is_null_sent: bool) -> Self {
+        Self { message, signature: OnceCell::new(), is_null_sent }
     }
 
     /// Whether a provider of `route` with these capabilities can carry the message.
@@ -44,8 +44,7 @@ impl<'m> Examined<'m> {
     /// Whether the content is declared as 8-bit and is so. A notification goes out as it is: refused, it
     /// would be lost.
     async fn is_eight_bit(&self) -> Result<bool, Failure> {
-        let Envelope { body_type, reverse_path, .. } = &self.message.envelope;
-        if *body_type == BodyType::SevenBit || *reverse_path == ReversePath::Null {
+        if self.message.envelope.body_type == BodyType::SevenBit || self.is_null_sent {
             return Ok(false);
         }
         self.message.body.is_ascii().await.map(|is_ascii| !is_ascii).map_err(|error| unreadable(&error))

@@ -138,8 +138,7 @@ async fn end_periods<S: Spool>(queue: &Queue<S>) -> Result<(), SpoolError> {
     let (digests, settings, now) = (&queue.0.digests, &queue.0.settings, queue.0.clock.now());
     digests.load(&queue.0.spool).await?;
     let is_over = |kept: &Kept| kept.period.is_over(rule(settings), now);
-    let over: Vec<String> =
-        digests.periods.lock().iter().filter(|(_, kept)| is_over(kept)).map(|(address, _)| address.clone()).collect();
+    let over: Vec<String> = digests.periods.lock().iter().filter(|(_, kept)| is_over(kept)).map(|(address, _)| address.clone()).collect();
     for address in over {
         // Nothing is written about this one until its digest is stored.
         let _turn = digests.writing.lock().await;
@@ -163,7 +162,7 @@ async fn end<S: Spool>(queue: &Queue<S>, address: &str, period: &Period) -> Resu
     if period.gathered.messages > 0
         && let Ok(to) = address.parse::<Address>()
     {
-        let notification = digest::compose(&to, period, &queue.0.settings.hostname, now);
+        let notification = digest::compose(&to, period, queue.0.settings.relay(), now);
         let id = notification.id;
         queue.submit(std::sync::Arc::new(notification)).await?;
         info!(notification = %id, to = address, who = period.who.as_str(), messages = period.gathered.messages, "digest sent");
@@ -187,3 +186,6 @@ async fn end<S: Spool>(queue: &Queue<S>, address: &str, period: &Period) -> Resu
 fn rule(settings: &Settings) -> Rule {
     Rule { after: settings.bounce.digest_after, every: settings.bounce.digest_every }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use postrider_providers::contract::{Diagnostic, Message, ProviderName, Receipt, 
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::conclusion::conclude;
+use super::conclusion::{Desk, conclude, warns_at};
 use super::metered::Brought;
 use super::window::{Entry, WaitReason};
 use super::{Plan, Queue, journal};
@@ -107,10 +107,18 @@ impl<S: Spool> Lease<S> {
         ends.min().unwrap_or_else(|| usual.expires(schedule, stored))
     }
 
-    /// Whether one of its recipients is past its time.
+    /// When there is something to write down of it, whatever it waits for: it expires, or its sender is to
+    /// hear that it waits.
+    fn ends(&self) -> SystemTime {
+        let expires = self.expires();
+        warns_at(&self.queue.0.settings, self.stored()).map_or(expires, |warns_at| warns_at.min(expires))
+    }
+
+    /// Whether it may not be parked: one of its recipients is past its time, or its sender is to hear that
+    /// it waits.
     #[must_use]
-    pub fn is_expired(&self) -> bool {
-        self.queue.0.clock.now() >= self.expires()
+    pub fn is_to_be_settled(&self) -> bool {
+        self.queue.0.clock.now() >= self.ends()
     }
 
     /// Records durably that `provider` is about to be asked for `recipients`.
@@ -138,7 +146,7 @@ impl<S: Spool> Lease<S> {
             entry.announced = true;
         }
         let shared = Arc::clone(&self.queue.0);
-        let ends = shared.clock.instant_of(self.expires());
+        let ends = shared.clock.instant_of(self.ends());
         if let Some(entry) = self.entry.take()
             && let Err(refused) = shared.window.park(entry, reason, until, ends)
         {
@@ -176,8 +184,8 @@ impl<S: Spool> Lease<S> {
     ) {
         let shared = Arc::clone(&self.queue.0);
         let (brought, fates) = (Brought::of(&dispositions), journal::Fates::of(&dispositions));
-        let mut settled =
-            conclude(&shared.spool, self.stored(), &shared.settings, &self.plans, shared.clock.now(), dispositions, asked, retry_at).await;
+        let desk = Desk { spool: &shared.spool, settings: &shared.settings, digests: &shared.digests, now: shared.clock.now() };
+        let (mut settled, told) = conclude(&desk, self.stored(), &self.plans, dispositions, asked, retry_at).await;
         settled.lane = shared.lanes.of(self.stored());
         settled.journal.splice(0..0, records);
         for (notification, lane) in &mut settled.notifications {

@@ -471,11 +471,13 @@ impl Spool for MemorySpool {
     async fn counts(&self) -> Result<SpoolCounts, SpoolError> {
         let store = self.store.lock();
         store.readable()?;
-        let held = store.messages.values().filter(|record| record.owner.is_none() && !record.is_waiting()).count();
+        let held = || store.messages.values().filter(|record| record.owner.is_none() && !record.is_waiting());
+        let is_dead = |record: &&Record| record.recipients.iter().any(|recipient| recipient.state == RecipientState::Dead);
         Ok(SpoolCounts {
             messages: store.messages.len() as u64,
             waiting: store.waiting.values().map(|lane| lane.len() as u64).sum(),
-            held: held as u64,
+            held: held().count() as u64,
+            dead: held().filter(is_dead).count() as u64,
         })
     }
 

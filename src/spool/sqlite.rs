@@ -393,12 +393,14 @@ impl Spool for SqliteSpool {
             db.query_row(
                 "SELECT (SELECT count(*) FROM messages WHERE owner IS NULL AND due IS NOT NULL), \
                         (SELECT count(*) FROM messages WHERE owner IS NULL AND due IS NULL), \
+                        (SELECT count(*) FROM messages WHERE owner IS NULL AND due IS NULL \
+                          AND EXISTS (SELECT 1 FROM recipients WHERE message = messages.id AND state = 'dead')), \
                         (SELECT count(*) FROM messages WHERE owner IS NOT NULL AND owner > 0)",
                 [],
                 |row| {
                     let count = |column| row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or(0));
-                    let (waiting, held, leased) = (count(0)?, count(1)?, count(2)?);
-                    Ok(SpoolCounts { messages: waiting + held + leased, waiting, held })
+                    let (waiting, held, dead, leased) = (count(0)?, count(1)?, count(2)?, count(3)?);
+                    Ok(SpoolCounts { messages: waiting + held + leased, waiting, held, dead })
                 },
             )
         };

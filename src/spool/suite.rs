@@ -220,7 +220,7 @@ pub(crate) async fn a_message_is_leased_to_one_node_at_a_time(fixture: impl Fixt
     assert_eq!(all.len(), 40, "no message twice");
     assert!(claim(first, 100).await.is_empty());
     let counts = first.counts().await.unwrap();
-    assert_eq!(counts, SpoolCounts { messages: 40, waiting: 0, held: 0 });
+    assert_eq!(counts, SpoolCounts { messages: 40, waiting: 0, held: 0, dead: 0 });
 }
 
 pub(crate) async fn a_message_stored_with_a_lease_is_claimed_by_nobody(mut fixture: impl Fixture) {
@@ -228,7 +228,7 @@ pub(crate) async fn a_message_stored_with_a_lease_is_claimed_by_nobody(mut fixtu
     fixture.spool().store(leased.clone(), &lane(), true).await.unwrap();
     assert!(claim(fixture.spool(), FAR).await.is_empty());
     assert_eq!(next_due(fixture.spool()).await, None);
-    assert_eq!(fixture.spool().counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 0 });
+    assert_eq!(fixture.spool().counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 0, dead: 0 });
     fixture.spool().begin(leased.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
     fixture.spool().settle(settlement(leased.id, &[(0, RecipientState::Relayed)])).await.unwrap();
     assert_eq!(fixture.spool().counts().await.unwrap(), SpoolCounts::default());
@@ -369,7 +369,7 @@ pub(crate) async fn a_message_whose_recipients_are_finished_is_gone(mut fixture:
     spool.store(stored.clone(), &lane(), true).await.unwrap();
     let two = [(0, RecipientState::Relayed), (2, RecipientState::Bounced)];
     spool.settle(settlement(stored.id, &two)).await.unwrap();
-    assert_eq!(spool.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 1, held: 0 });
+    assert_eq!(spool.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 1, held: 0, dead: 0 });
     claim_one(spool, 60).await;
     spool.settle(settlement(stored.id, &[(1, RecipientState::Expired)])).await.unwrap();
     assert_eq!(spool.counts().await.unwrap(), SpoolCounts::default());
@@ -400,7 +400,7 @@ pub(crate) async fn a_settlement_without_the_lease_changes_nothing(fixture: impl
     first.store(stored.clone(), &lane(), true).await.unwrap();
     let bounced = settlement(stored.id, &[(0, RecipientState::Bounced)]);
     lost(second.settle(Settlement { notifications: vec![(message(5, b"wrong"), lane())], ..bounced }).await, stored.id);
-    assert_eq!(first.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 0 });
+    assert_eq!(first.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 0, dead: 0 });
     first.settle(settlement(stored.id, &[(0, RecipientState::Pending)])).await.unwrap();
     assert_eq!(claim_one(&second, 60).await.recipients, [RecipientState::Pending]);
 }
@@ -440,7 +440,7 @@ pub(crate) async fn what_waits_for_a_person_is_not_claimed(mut fixture: impl Fix
     spool.store(stored.clone(), &lane(), true).await.unwrap();
     let changes = [(0, held.clone()), (1, RecipientState::Relayed), (2, RecipientState::Pending)];
     spool.settle(settlement(stored.id, &changes)).await.unwrap();
-    assert_eq!(spool.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 1, held: 0 });
+    assert_eq!(spool.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 1, held: 0, dead: 0 });
     assert_eq!(claim_one(spool, 60).await.recipients[0], held);
     // A handover is recorded for the open recipient alone, whoever else is named.
     spool.begin(stored.id, &provider("smarthost.b"), &[RecipientIndex(0), RecipientIndex(2)]).await.unwrap();
@@ -448,7 +448,7 @@ pub(crate) async fn what_waits_for_a_person_is_not_claimed(mut fixture: impl Fix
     assert_eq!(next_due(spool).await, None);
     assert_eq!(fixture.crash().await, Recovered::default());
     assert!(claim(fixture.spool(), FAR).await.is_empty());
-    assert_eq!(fixture.spool().counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 1 });
+    assert_eq!(fixture.spool().counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 1, dead: 0 });
 }
 
 pub(crate) async fn leases_that_lapse_go_to_another_node(fixture: impl Fixture) {
@@ -535,7 +535,7 @@ pub(crate) async fn a_record_that_cannot_be_read_is_set_aside_and_blocks_nobody(
     assert_eq!(told.set_aside.len(), 1);
     assert!(told.set_aside[0].contains(&bad.id.to_string()), "{told:?}");
     assert_eq!(spool.renew(at(2), at(3)).await.unwrap().set_aside, Vec::<String>::new(), "it is told once");
-    assert_eq!(spool.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 0 });
+    assert_eq!(spool.counts().await.unwrap(), SpoolCounts { messages: 1, waiting: 0, held: 0, dead: 0 });
     assert_eq!(fixture.crash().await, Recovered { released: 1, ..Recovered::default() });
     assert_eq!(claim_one(fixture.spool(), 1).await.message.id, good.id);
 }

@@ -15,6 +15,9 @@ use crate::config::reader::Provider;
 use crate::config::settings::{Admin, Bounce, CircuitSettings, Failover, History, Notified, ProviderFailover, Queue, Share};
 use crate::config::{Secrets, file};
 
+/// The shortest time for which dead letters are kept: a person has to find them.
+const SHORTEST_KEEP: Duration = Duration::from_secs(86_400);
+
 /// A history that is smaller than this would be pruned all the time.
 const SMALLEST_HISTORY: u64 = 1 << 20;
 
@@ -196,7 +199,16 @@ impl Checker<'_, '_> {
                     .help("digests are there to be few; usual is \"1h\""),
             );
         }
-        Bounce { notify, operator, sender, digest_after, digest_every }
+        let keep_dead_letters = bounce.keep_dead_letters.map_or(usual.keep_dead_letters, |keep| keep.0);
+        if keep_dead_letters < SHORTEST_KEEP {
+            let span = self.value(&setting!["bounce", "keep_dead_letters"]);
+            self.push(
+                Problem::error(format!("`keep_dead_letters` cannot be {}", Span(keep_dead_letters)))
+                    .at(span, "expected at least \"1d\"")
+                    .help("it is mail that nobody else has any more; usual is \"30d\""),
+            );
+        }
+        Bounce { notify, operator, sender, digest_after, digest_every, keep_dead_letters }
     }
 
     pub(super) fn admin(&mut self, admin: &file::Admin, secrets: Secrets) -> Option<Admin> {

@@ -13,7 +13,7 @@ use crate::bounce::{self, Draft, Event, Extent, Notice, Reader, Who, guard};
 use crate::config::Notified;
 use crate::history;
 use crate::queue::Settings;
-use crate::spool::{BodySink, Handling, Spool, SpoolError};
+use crate::spool::{BodySink, Spool, SpoolError, Stored};
 
 /// What comes of telling.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ pub(super) async fn tell<S: Spool>(desk: &Desk<'_, S>, message: &Message, notice
         let sender_is_told = concerned.iter().zip(&for_sender).any(|(concerned, told)| *concerned && *told);
         let (reader, about) = (Reader { who, address, sender_is_told }, chosen(notices, &concerned));
         if desk.digests.admit(desk, reader, message, &about).await {
-            let notification = bounce::compose_for(reader, message, &about, &settings.hostname, desk.now).await;
+            let notification = bounce::compose_for(reader, message, &about, settings.relay(), desk.now).await;
             told.add(message, notification, reader, "failure");
         }
     }
@@ -115,7 +115,7 @@ fn is_stand_in(settings: &Settings, address: &Address) -> bool {
 /// Who else is told of failures, each address once.
 async fn others<'a>(settings: &'a Settings, message: &Message, notices: &[Notice<'_>]) -> Vec<(Who, &'a Address)> {
     let owner = message.origin.application.as_ref().and_then(|name| settings.owners.get(name));
-    let mut others = Vec::new();
+    let mut others: Vec<(Who, &Address)> = Vec::new();
     for (notified, who, address) in
         [(Notified::Owner, Who::Owner, owner), (Notified::Operator, Who::Operator, settings.bounce.operator.as_ref())]
     {
@@ -175,24 +175,26 @@ fn is_dead(settings: &Settings, message: &Message, notice: &Notice<'_>) -> bool 
 }
 
 /// When the sender is to be told that the message waits; `None` if that is not so, or was done.
-pub(in crate::queue) fn warns_at(settings: &Settings, message: &Message, handling: &Handling) -> Option<SystemTime> {
+pub(in crate::queue) fn warns_at(settings: &Settings, stored: &Stored) -> Option<SystemTime> {
+    let Stored { message, handling, recipients, .. } = stored;
     let after = settings.delay_warning_after.filter(|_| !handling.warned && settings.bounce.notify.contains(&Notified::Sender))?;
     told_sender(settings, message)?;
-    let is_wanted = message.envelope.recipients.iter().any(|recipient| recipient.notify.is_none_or(|notify| notify.delay));
+    let mut open = message.envelope.recipients.iter().zip(recipients).filter(|(_, state)| state.is_open());
+    let is_wanted = open.any(|(recipient, _)| recipient.notify.is_none_or(|notify| notify.delay));
     is_wanted.then(|| message.received + handling.idle + after)
 }
 
 /// The notification of the sender, with its body in the spool. What can be told without the message is
 /// told, even if there is no room for the message.
 async fn notification<S: Spool>(desk: &Desk<'_, S>, message: &Message, notices: &[Notice<'_>]) -> Option<Message> {
-    let (hostname, now) = (&desk.settings.hostname, desk.now);
-    let draft = bounce::compose(message, notices, hostname, now, Extent::AsAsked).await?;
+    let (relay, now) = (desk.settings.relay(), desk.now);
+    let draft = bounce::compose(message, notices, relay, now, Extent::AsAsked).await?;
     let why = match body(desk.spool, &draft).await {
         Ok(body) => return Some(draft.with_body(body)),
         Err(why) => why,
     };
     warn!(message_id = %message.id, %why, "the notification returns the header only");
-    let draft = bounce::compose(message, notices, hostname, now, Extent::HeaderOnly).await?;
+    let draft = bounce::compose(message, notices, relay, now, Extent::HeaderOnly).await?;
     draft.small_body().map(|body| draft.with_body(body))
 }
 

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use postrider::gateway::Gateway;
+use postrider::sandbox::{Received, SandboxSmarthost, SmarthostMode, SmarthostSettings};
 #[cfg(feature = "ses")]
 use postrider::sandbox::{SandboxSes, SesSettings};
-use postrider::sandbox::{Received, SandboxSmarthost, SmarthostMode, SmarthostSettings};
 use postrider::spool::sqlite::SqliteSpool;
 use support::client::Client;
 use support::{eventually, gateway, parse, server, smarthost};

@@ -173,7 +173,9 @@ async fn end<S: Spool>(queue: &Queue<S>, address: &str, period: &Period) -> Resu
             what: "digest".to_owned(),
         };
         let record = Record { at: millis(now), message: String::new(), about: None, events: vec![event], ended: false };
-        if let Err(error) = spool.note(record.to_json()).await {
+        if queue.0.settings.record
+            && let Err(error) = spool.note(record.to_json()).await
+        {
             warn!(%error, "the history does not get to know of a digest");
         }
     }

@@ -33,24 +33,20 @@ impl Fates {
 }
 
 /// The record of a settlement; none when it changed nothing.
-pub(super) fn record(stored: &Stored, settled: &Settlement, tries: Vec<Event>, fates: &Fates, now: SystemTime) -> Option<String> {
+pub(super) fn record(
+    stored: &Stored,
+    settled: &Settlement,
+    tries: Vec<Event>,
+    told: Vec<Event>,
+    fates: &Fates,
+    now: SystemTime,
+) -> Option<String> {
     let mut events = tries;
     let first_change = events.len();
     for (index, state, said) in &settled.changes {
         add(&mut events, first_change, event(state, fates.0.get(index), words(said.as_str()), settled.due), index.0);
     }
-    let what = what(settled);
-    for (notification, _) in &settled.notifications {
-        for to in &notification.envelope.recipients {
-            let is_sender = stored.message.envelope.reverse_path.address() == Some(&to.address);
-            events.push(Event::Notified {
-                who: if is_sender { "sender" } else { "operator" }.to_owned(),
-                to: to.address.to_string(),
-                notification: notification.id.to_string(),
-                what: what.to_owned(),
-            });
-        }
-    }
+    events.extend(told);
     let ended = has_ended(stored, settled);
     if events.is_empty() && !ended {
         return None;
@@ -142,18 +138,6 @@ fn recipients(event: &mut Event) -> Option<&mut Vec<u32>> {
         | Event::Expired { recipients, .. }
         | Event::Dead { recipients, .. } => Some(recipients),
         Event::Attempt { .. } | Event::Notified { .. } | Event::Action { .. } => None,
-    }
-}
-
-/// What notifications of this settlement are about, in a word.
-fn what(settled: &Settlement) -> &'static str {
-    let any = |wanted: fn(&RecipientState) -> bool| settled.changes.iter().any(|(_, state, _)| wanted(state));
-    if any(|state| matches!(state, RecipientState::Bounced | RecipientState::Expired)) {
-        "failure"
-    } else if any(|state| matches!(state, RecipientState::Relayed)) {
-        "success"
-    } else {
-        "delay"
     }
 }
 

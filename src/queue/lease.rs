@@ -193,7 +193,7 @@ impl<S: Spool> Lease<S> {
         }
         if shared.settings.record {
             let tries = std::mem::take(&mut *self.tries.lock());
-            settled.journal.extend(journal::record(self.stored(), &settled, tries, &fates, shared.clock.now()));
+            settled.journal.extend(journal::record(self.stored(), &settled, tries, told, &fates, shared.clock.now()));
         }
         durably(|| shared.spool.settle(settled.clone()), "settled").await;
         shared.journaled.notify_one();

@@ -43,7 +43,7 @@ use crate::route::Router;
 use crate::spool::Spool;
 use control::Holds;
 use notebook::Notebook;
-use rate::{KeyedLimits, ProviderLimits, SenderLimits};
+use rate::{KeyedLimits, LimitStatus, Pass, ProviderLimits, SenderLimits, Turnstile};
 
 /// Messages that may be in the hands of dispatch at the same time, over all providers. Each holds
 /// little more than its place; how many reach a provider is that provider's concurrency.
@@ -67,10 +67,14 @@ pub struct Dispatcher<S: Spool> {
     queue: Queue<S>,
     router: Arc<Router>,
     transports: HashMap<ProviderName, Guarded>,
-    /// Limits on applications and sending domains, over all routes.
-    sender_limits: SenderLimits,
+    /// Limits on applications, over all routes.
+    application_limits: Arc<KeyedLimits>,
+    /// Limits on sending domains, over all routes.
+    domain_limits: Arc<KeyedLimits>,
     /// Limits on sending domains of a route, by the route's name.
-    route_limits: HashMap<Arc<str>, KeyedLimits>,
+    route_limits: HashMap<Arc<str>, Arc<KeyedLimits>>,
+    /// Lets one message at a time pass its limits.
+    turnstile: Turnstile,
     /// Waiting times between attempts, by the provider that was asked last.
     retry: HashMap<ProviderName, Arc<[Duration]>>,
     /// What a restart should not forget.
@@ -84,6 +88,9 @@ impl<S: Spool> Dispatcher<S> {
     #[must_use]
     pub fn new(queue: Queue<S>, router: Arc<Router>, endpoints: Vec<Endpoint>, failover: &Failover, sender_limits: SenderLimits) -> Self {
         let notebook = Notebook::default();
+        for endpoint in &endpoints {
+            endpoint.limits.set_reserves(router.routes().iter().map(|route| &**route));
+        }
         let transports = endpoints
             .into_iter()
             .map(|endpoint| (endpoint.connected.name.clone(), transport::guard(endpoint, failover, &queue, &notebook)))
@@ -91,10 +98,61 @@ impl<S: Spool> Dispatcher<S> {
         let route_limits = router
             .routes()
             .iter()
-            .filter_map(|route| Some((route.name.clone(), KeyedLimits::of_route(&route.name, route.per_sending_domain?))))
+            .filter_map(|route| Some((route.name.clone(), Arc::new(KeyedLimits::of_route(&route.name, route.per_sending_domain?)))))
             .collect();
         let retry = failover.providers.iter().filter_map(|(name, own)| Some((name.clone(), own.retry.as_deref()?.into()))).collect();
-        Self { queue, router, transports, retry, sender_limits, route_limits, notebook, holds: Holds::default() }
+        let SenderLimits { applications, domains } = sender_limits;
+        let (application_limits, domain_limits) = (Arc::new(applications), Arc::new(domains));
+        Self {
+            queue,
+            router,
+            transports,
+            retry,
+            application_limits,
+            domain_limits,
+            route_limits,
+            turnstile: Turnstile::default(),
+            notebook,
+            holds: Holds::default(),
+        }
+    }
+
+    /// How each limit stands: of providers, of applications, of sending domains.
+    #[must_use]
+    pub fn limits(&self) -> Vec<LimitStatus> {
+        let mut names: Vec<_> = self.transports.keys().collect();
+        names.sort_unstable();
+        let of_providers = names.into_iter().flat_map(|name| self.transports[name].limits.status());
+        let mut routes: Vec<_> = self.route_limits.iter().collect();
+        routes.sort_unstable_by_key(|(name, _)| Arc::clone(name));
+        let of_senders = [&self.application_limits, &self.domain_limits].into_iter().chain(routes.into_iter().map(|(_, limits)| limits));
+        of_providers.chain(of_senders.flat_map(|limits| limits.status())).collect()
+    }
+
+    /// What keeps a message of `application` from `domain` away from `provider` for longest, if it came now by
+    /// `route` to so many recipients, and until when. Nothing is taken.
+    #[must_use]
+    pub fn would_wait(
+        &self,
+        provider: &ProviderName,
+        route: &Arc<str>,
+        application: Option<&str>,
+        domain: Option<&str>,
+        recipients: u32,
+    ) -> Option<(crate::queue::WaitReason, tokio::time::Instant)> {
+        let recipients: Vec<_> = (0..recipients).map(postrider_providers::contract::RecipientIndex).collect();
+        let pass = self.pass(route, application, domain, rate::Paid::default());
+        self.transports.get(provider)?.limits.look(&pass, &recipients)
+    }
+
+    /// What whoever sends a message by `route` has to pass.
+    fn pass(&self, route: &Arc<str>, application: Option<&str>, domain: Option<&str>, paid: rate::Paid) -> Pass {
+        let application = application.map(|name| (Arc::clone(&self.application_limits), name.into()));
+        let domain: Option<Arc<str>> = domain.map(Into::into);
+        let of_domain = self.route_limits.get(route).into_iter().chain([&self.domain_limits]);
+        let of_domain = domain.iter().flat_map(|domain| of_domain.clone().map(|limits| (Arc::clone(limits), Arc::clone(domain))));
+        let limits: Vec<_> = application.into_iter().chain(of_domain).collect();
+        Pass::new(self.turnstile.clone(), limits, paid, Arc::clone(route), domain)
     }
 
     /// The circuits, to be looked at.

@@ -215,6 +215,13 @@ impl<S: Spool> Queue<S> {
         self.0.pulse.stands_still(self.0.settings.lease / 3, self.0.window.ready())
     }
 
+    /// What a message waits for, and until when, if it is parked: a limit, a circuit, a pause. It may come
+    /// back before that, and be told another time.
+    #[must_use]
+    pub fn waiting_for(&self, id: MessageId) -> Option<(WaitReason, tokio::time::Instant)> {
+        self.0.window.waits_until(id)
+    }
+
     /// Messages in memory: ready, parked, or leased.
     #[must_use]
     pub fn in_window(&self) -> usize {

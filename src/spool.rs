@@ -203,6 +203,17 @@ impl Doubt {
     }
 }
 
+/// What of a quota was used in one slot of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaUse {
+    /// The route that has a share of the quota and used this; `""`: all others.
+    pub share: Arc<str>,
+    /// The number of the slot.
+    pub slot: u64,
+    /// How many messages or recipients.
+    pub used: u64,
+}
+
 /// Counts for the log and for `readyz`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SpoolCounts {
@@ -288,11 +299,13 @@ pub trait Spool: Clone + Send + Sync + 'static {
     /// before `now`. A node renews before it takes its first lease: until then its time is up already.
     fn renew(&self, now: SystemTime, until: SystemTime) -> impl Future<Output = Result<Recovered, SpoolError>> + Send;
 
-    /// How full a token bucket was: the theoretical arrival time (GCRA) last recorded for `key`.
-    fn load_limit(&self, key: &str) -> impl Future<Output = Result<Option<SystemTime>, SpoolError>> + Send;
+    /// What is on record of the use of `quota`.
+    fn quota_use(&self, quota: &str) -> impl Future<Output = Result<Vec<QuotaUse>, SpoolError>> + Send;
 
-    /// Records the theoretical arrival time of a quota; rides along with the next commit.
-    fn save_limit(&self, key: &str, tat: SystemTime) -> impl Future<Output = Result<(), SpoolError>> + Send;
+    /// Records what of `quota` was used in a slot, instead of what was recorded of that slot before, and
+    /// forgets the slots before `since`. Rides along with the next commit, and returns without waiting for it:
+    /// what is written after this is not durable without it.
+    fn use_quota(&self, quota: &str, of: QuotaUse, since: u64);
 
     /// Keeps `value`, which is JSON, under `key`; `None` forgets it. Durable when this returns.
     fn remember(&self, key: &str, value: Option<String>) -> impl Future<Output = Result<(), SpoolError>> + Send;

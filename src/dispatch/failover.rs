@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, join_all};
-use parking_lot::Mutex;
 use postrider_providers::contract::{
     Attempt, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex, Report, ReversePath, Throttled,
 };
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 use tower::{Service as _, ServiceExt as _};
 use tracing::{error, info, warn};
 
-use super::rate::KeyedLimits;
+use super::rate::{Paid, Pass};
 use super::suitable::Examined;
 use super::transport::{Guarded, Ledger, Refusal, Try};
 use super::{Dispatcher, doubt, rewrite, stand_in};
@@ -70,7 +69,8 @@ struct Delivery<'d, S: Spool> {
     /// The message as it is handed over, but for what a provider's own name asks.
     message: &'d Arc<Message>,
     examined: Examined<'d>,
-    grants: Arc<Mutex<Vec<WaitReason>>>,
+    /// What this attempt has paid for.
+    paid: Paid,
 }
 
 /// What came of one group.
@@ -92,19 +92,17 @@ struct Fate {
 /// Attempts a message, and ends its lease. Cannot fail: whatever happens is settled.
 pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S>) {
     let (groups, unattempted) = group(dispatcher, &lease);
-    let grants = Arc::new(Mutex::new(lease.grants().to_vec()));
     // A notification has one recipient.
     let candidates = groups.first().map_or(&[][..], |group| &group.candidates);
     let message = stand_in::shown(dispatcher, lease.message(), candidates);
     let is_null_sent = lease.message().envelope.reverse_path == ReversePath::Null;
     let lease = Arc::new(lease);
     let examined = Examined::new(&message, is_null_sent);
-    let delivery = Delivery { dispatcher, lease: &lease, message: &message, examined, grants: Arc::clone(&grants) };
+    let delivery = Delivery { dispatcher, lease: &lease, message: &message, examined, paid: Paid::default() };
     let results = join_all(groups.iter().map(|group| ask(&delivery, group))).await;
 
     #[expect(clippy::expect_used, reason = "the clones went with the tries, and each try has ended")]
     let mut lease = Arc::into_inner(lease).expect("no try is under way");
-    lease.keep_grants(std::mem::take(&mut grants.lock()));
 
     let mut all = Fate { dispositions: unattempted, ..Fate::default() };
     let (mut waits, mut settled_any) = (Vec::new(), !all.dispositions.is_empty());
@@ -201,8 +199,9 @@ async fn ask<S: Spool>(delivery: &Delivery<'_, S>, group: &Group) -> Fate {
         stopped.note_wait(reason, clock.instant_of(until));
         return stopped.end(Fate::default(), dispatcher);
     }
-    let limits = sender_limits(dispatcher, message, &group.route);
-    let piece = limits.iter().filter_map(|(limits, key)| limits.piece(key)).min_by_key(|piece| piece.recipients);
+    let (application, domain) = (message.origin.application.as_deref(), message.envelope.reverse_path.domain());
+    let pass = Arc::new(dispatcher.pass(&group.route.name, application, domain, Arc::clone(&delivery.paid)));
+    let piece = pass.piece();
     let most = piece.map_or(usize::MAX, |piece| piece.recipients);
     if let Some(held) = held(delivery, group, most) {
         return held;
@@ -215,7 +214,7 @@ async fn ask<S: Spool>(delivery: &Delivery<'_, S>, group: &Group) -> Fate {
         in_turn.rotate_left(attempts.wrapping_mul(most) % group.recipients.len());
     }
     let (now, later) = in_turn.split_at(most.min(in_turn.len()));
-    let mut result = ask_now(delivery, group, now, &limits).await;
+    let mut result = ask_now(delivery, group, now, &pass).await;
     if let Some(piece) = piece {
         let until = dispatcher.queue.clock().now() + piece.again_after;
         let why = Diagnostic::local(format!("a limit of its sender lets {} recipients go at once", piece.recipients));
@@ -231,7 +230,7 @@ fn held<S: Spool>(delivery: &Delivery<'_, S>, group: &Group, most: usize) -> Opt
     let state = group.recipients.first().and_then(|index| lease.stored().recipients.get(index.0 as usize));
     let Some(RecipientState::InDoubt(provider)) = state.filter(|_| group.route.in_doubt == InDoubt::Hold) else { return None };
     let is_recognised = dispatcher.transports.get(provider).is_some_and(|guarded| {
-        group.is_repeated(group.recipients.len(), most.min(guarded.max_recipients()))
+        group.is_repeated(group.recipients.len(), most.min(guarded.max_recipients(&group.route.name)))
             && doubt::is_recognised(&guarded.capabilities(), lease.message().received, dispatcher.queue.clock().now())
     });
     if is_recognised {
@@ -246,32 +245,16 @@ fn held<S: Spool>(delivery: &Delivery<'_, S>, group: &Group, most: usize) -> Opt
     Some(Fate { dispositions: group.recipients.iter().map(|&index| (index, hold())).collect(), ..Fate::default() })
 }
 
-/// The limits on whoever sends this message by this route, each with the message's key.
-fn sender_limits<'a, S: Spool>(dispatcher: &'a Dispatcher<S>, message: &'a Message, route: &Route) -> Vec<(&'a KeyedLimits, &'a str)> {
-    let application = message.origin.application.as_deref().map(|name| (&dispatcher.sender_limits.applications, name));
-    let domain = message.envelope.reverse_path.domain();
-    let of_domain = dispatcher.route_limits.get(&route.name).into_iter().chain([&dispatcher.sender_limits.domains]);
-    application.into_iter().chain(domain.into_iter().flat_map(|domain| of_domain.clone().map(move |limits| (limits, domain)))).collect()
-}
-
 /// Asks for those who may go now.
-async fn ask_now<S: Spool>(
-    delivery: &Delivery<'_, S>,
-    group: &Group,
-    recipients: &[RecipientIndex],
-    limits: &[(&KeyedLimits, &str)],
-) -> Fate {
-    let Delivery { dispatcher, lease, examined, grants, .. } = delivery;
+async fn ask_now<S: Spool>(delivery: &Delivery<'_, S>, group: &Group, recipients: &[RecipientIndex], pass: &Arc<Pass>) -> Fate {
+    let Delivery { dispatcher, lease, examined, .. } = delivery;
     let mut open = Open::new(recipients);
     let mut result = Fate::default();
     let mut passed_over = Vec::new();
-    for (limit, key) in limits {
-        let part = format!("by {} through {:?}, repeating {:?}", group.route.name, group.candidates, group.in_doubt);
-        let taken = limit.take(key, recipients.len(), &part, &mut grants.lock());
-        if let Err((reason, until)) = taken {
-            open.note_wait(reason, until);
-            return open.end(result, dispatcher);
-        }
+    // Whom its own limits keep back needs no candidate. What they cost is taken with the provider's.
+    if let Err((reason, until)) = pass.look(recipients) {
+        open.note_wait(reason, until);
+        return open.end(result, dispatcher);
     }
     for name in &group.candidates {
         if open.recipients.is_empty() {
@@ -293,7 +276,7 @@ async fn ask_now<S: Spool>(
             open.note(failure);
             continue;
         }
-        if !ask_one(delivery, name, guarded, group, &mut open, &mut result).await {
+        if !ask_one(delivery, (name, guarded), group, pass, &mut open, &mut result).await {
             break;
         }
     }
@@ -311,15 +294,16 @@ async fn ask_now<S: Spool>(
 /// candidate may be asked for those who are open then.
 async fn ask_one<S: Spool>(
     delivery: &Delivery<'_, S>,
-    name: &ProviderName,
-    guarded: &Guarded,
+    (name, guarded): (&ProviderName, &Guarded),
     group: &Group,
+    pass: &Arc<Pass>,
     open: &mut Open,
     result: &mut Fate,
 ) -> bool {
-    let Delivery { dispatcher, lease, grants, .. } = delivery;
+    let Delivery { dispatcher, lease, .. } = delivery;
     // What is in doubt is repeated as it was.
-    let per_call = if group.in_doubt.is_none() { guarded.room() } else { guarded.max_recipients() }.max(1);
+    let per_call =
+        if group.in_doubt.is_none() { guarded.room(&group.route.name) } else { guarded.max_recipients(&group.route.name) }.max(1);
     let mut may_go_on = true;
     let in_name = match rewrite::apply(delivery.message, guarded.rewrite.as_deref().or(group.route.rewrite.as_deref())).await {
         Ok(rewritten) => rewritten,
@@ -354,7 +338,7 @@ async fn ask_one<S: Spool>(
             number: lease.stored().attempts + 1,
             deadline: Instant::now() + DEADLINE,
         };
-        let request = Try { attempt, grants: Arc::clone(grants), ledger: Arc::<Lease<S>>::clone(lease) };
+        let request = Try { attempt, pass: Arc::clone(pass), ledger: Arc::<Lease<S>>::clone(lease) };
         // A clone of its own: a service belongs to one caller at a time.
         let mut transport = guarded.transport.clone();
         let start = Instant::now();

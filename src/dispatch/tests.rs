@@ -5,6 +5,7 @@ mod carriage;
 mod circuits;
 mod control;
 mod doubt;
+mod exact;
 mod lanes;
 mod limits;
 mod order;

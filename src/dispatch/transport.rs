@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 use postrider_providers::contract::{Attempt, Capabilities, Connected, DynProvider, Failure, ProviderName, RecipientIndex, Report};
 use tokio::time::Instant;
 use tower::util::BoxCloneSyncService;
@@ -17,7 +16,7 @@ use super::concurrency::ConcurrencyLayer;
 use super::intent::IntentLayer;
 use super::notebook::Notebook;
 use super::observe::ObserveLayer;
-use super::rate::{ProviderLimits, RateLayer};
+use super::rate::{Pass, ProviderLimits, RateLayer};
 use super::senders::Senders;
 use super::vitals::Vitals;
 use crate::config::{Failover, Rewrite};
@@ -29,8 +28,8 @@ use crate::spool::{Spool, SpoolError};
 pub struct Try {
     /// What the provider gets.
     pub attempt: Attempt,
-    /// The limits that have let this message pass already.
-    pub grants: Arc<Mutex<Vec<WaitReason>>>,
+    /// The limits on its sender and its way, to be passed with those of the provider.
+    pub pass: Arc<Pass>,
     /// Records that the provider is about to be asked.
     pub ledger: Arc<dyn Ledger>,
 }
@@ -103,16 +102,16 @@ impl Guarded {
         self.connected.provider.capabilities()
     }
 
-    /// The most recipients in one call, by its capabilities and its limits as they are now.
+    /// The most recipients in one call of `route`, by its capabilities and its limits as they are now.
     #[must_use]
-    pub fn max_recipients(&self) -> usize {
-        self.limits.max_recipients().min(self.capabilities().max_recipients.unwrap_or(usize::MAX))
+    pub fn max_recipients(&self, route: &str) -> usize {
+        self.limits.max_recipients(route).min(self.capabilities().max_recipients.unwrap_or(usize::MAX))
     }
 
     /// The same, and not more than may go at this moment.
     #[must_use]
-    pub fn room(&self) -> usize {
-        self.max_recipients().min(self.limits.room())
+    pub fn room(&self, route: &str) -> usize {
+        self.max_recipients(route).min(self.limits.room(route))
     }
 }
 
@@ -132,9 +131,10 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
         .layer(ObserveLayer::new(name.clone(), Arc::clone(&vitals), queue.metrics().clone()))
         // Next, so that a provider that is down costs neither a permit nor a token.
         .layer(BreakerLayer(circuit.clone()))
-        // Before the rate: a permit can be given back, a token cannot.
+        // Before the rate: a permit can always be given back, a token not always.
         .layer(ConcurrencyLayer::new(&name, concurrency, move |reason: &WaitReason| waiting.wake(reason, 1)))
-        // The last to say no, so that every token taken is used.
+        // The last to say no, so that every token taken is used. Looks at the sender's limits as well: all
+        // or none.
         .layer(RateLayer::new(Arc::clone(&limits)))
         // Innermost: only what really goes to the provider is recorded as begun.
         .layer(IntentLayer::new(name))

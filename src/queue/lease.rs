@@ -79,20 +79,6 @@ impl<S: Spool> Lease<S> {
         &self.entry().stored
     }
 
-    /// The limits that have let this message pass already. What was granted stays with the message
-    /// while it waits for something else, so that a refusal further on wastes nothing.
-    #[must_use]
-    pub fn grants(&self) -> &[WaitReason] {
-        &self.entry().grants
-    }
-
-    /// Remembers what limits have granted.
-    pub fn keep_grants(&mut self, grants: Vec<WaitReason>) {
-        if let Some(entry) = &mut self.entry {
-            entry.grants = grants;
-        }
-    }
-
     /// Says how the waiting of a recipient is reckoned. Without a word, the queue's schedule holds.
     pub fn plan(&mut self, index: RecipientIndex, plan: Plan) {
         self.plans.insert(index, plan);

@@ -339,6 +339,13 @@ impl Window {
         }
     }
 
+    /// The same, and when it comes back at the latest.
+    pub(super) fn waits_until(&self, id: MessageId) -> Option<(WaitReason, Instant)> {
+        let state = self.state.lock();
+        let Some(Place::Parked(reason, _)) = state.places.get(&id) else { return None };
+        Some((reason.clone(), state.parked.get(reason)?.until))
+    }
+
     /// Takes a message out, ready or parked, as if it were leased; `None` if it is not here or leased.
     pub(super) fn take(&self, id: MessageId) -> Option<Entry> {
         let mut state = self.state.lock();

@@ -18,8 +18,8 @@ use super::action::{Action, Done, Target};
 use super::filter::Filter;
 use super::view::{Lane, Listed, Summary};
 use super::{
-    BodySink, Claimed, Doubt, Handling, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want,
-    handover,
+    BodySink, Claimed, Doubt, Handling, QuotaUse, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane,
+    Want, handover,
 };
 
 /// One node's handle on a store in memory.
@@ -44,7 +44,7 @@ struct Store {
     /// Until when each node keeps its leases; a node that never renewed is missing.
     alive_until: HashMap<u64, SystemTime>,
     last_node: u64,
-    limits: HashMap<String, SystemTime>,
+    quotas: BTreeMap<(String, u64, Arc<str>), u64>,
     notes: BTreeMap<String, String>,
     journal: BTreeMap<u64, String>,
     last_record: u64,
@@ -388,17 +388,17 @@ impl Spool for MemorySpool {
         Ok(recovered)
     }
 
-    async fn load_limit(&self, key: &str) -> Result<Option<SystemTime>, SpoolError> {
+    async fn quota_use(&self, quota: &str) -> Result<Vec<QuotaUse>, SpoolError> {
         let store = self.store.lock();
         store.readable()?;
-        Ok(store.limits.get(key).copied())
+        let of_quota = store.quotas.iter().filter(|((name, ..), _)| name == quota);
+        Ok(of_quota.map(|((_, slot, share), used)| QuotaUse { share: Arc::clone(share), slot: *slot, used: *used }).collect())
     }
 
-    async fn save_limit(&self, key: &str, tat: SystemTime) -> Result<(), SpoolError> {
+    fn use_quota(&self, quota: &str, QuotaUse { share, slot, used }: QuotaUse, since: u64) {
         let mut store = self.store.lock();
-        store.readable()?;
-        store.limits.insert(key.to_owned(), tat);
-        Ok(())
+        store.quotas.retain(|(name, slot, _), _| name != quota || *slot >= since);
+        store.quotas.insert((quota.to_owned(), slot, share), used);
     }
 
     async fn remember(&self, key: &str, value: Option<String>) -> Result<(), SpoolError> {

@@ -12,6 +12,7 @@ mod layout;
 mod listing;
 mod notes;
 mod ops;
+mod quotas;
 mod record;
 mod recover;
 mod reserve;
@@ -21,7 +22,6 @@ mod tests;
 mod worker;
 mod writer;
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,19 +29,19 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use postrider_providers::contract::{Message, MessageId, ProviderName, RecipientIndex};
-use rusqlite::OptionalExtension;
 
 use self::body::Arriving;
 pub use self::body::SqliteSink;
 use self::layout::Layout;
+use self::quotas::Limits;
 use self::record::Unread;
 use self::reserve::Reserve;
 use self::worker::{Read, Worker};
-use self::writer::{Job, Limits, Writer};
+use self::writer::{Job, Writer};
 use super::action::{Action, Done, Target};
 use super::filter::Filter;
 use super::view::{Lane, Listed, Summary};
-use super::{Claimed, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want};
+use super::{Claimed, QuotaUse, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want};
 
 /// Where the spool is, and how it divides the bodies.
 #[derive(Debug, Clone)]
@@ -138,14 +138,14 @@ impl SqliteSpool {
         }
 
         let start = |error| error::file(&error, "starting a thread for", &path);
-        let limits: Limits = Arc::new(Mutex::new(HashMap::new()));
+        let limits = Limits::default();
         let forgotten = notes::Forgotten::default();
         let reader = Worker::reader("spool-read", schema::connect_reader(&path)?).map_err(start)?;
         let clerk = Worker::reader("spool-list", schema::connect_reader(&path)?).map_err(start)?;
         let writer = Writer {
             db,
             path: path.clone(),
-            limits: Arc::clone(&limits),
+            limits: limits.clone(),
             forgotten: forgotten.clone(),
             reader: reader.weak(),
             reserve,
@@ -307,21 +307,14 @@ impl Spool for SqliteSpool {
         Ok(recovered)
     }
 
-    async fn load_limit(&self, key: &str) -> Result<Option<SystemTime>, SpoolError> {
-        if let Some(tat) = self.shared.limits.lock().get(key) {
-            return Ok(Some(record::from_millis(*tat)));
-        }
-        let key = key.to_owned();
-        let find = move |db: &rusqlite::Connection| -> rusqlite::Result<Option<i64>> {
-            db.prepare_cached("SELECT tat FROM limits WHERE key = ?1")?.query_row([&key], |row| row.get(0)).optional()
-        };
-        let tat = self.shared.reader.read(move |db| find(db).map_err(|error| error::sql(&error))).await?;
-        Ok(tat.map(record::from_millis))
+    async fn quota_use(&self, quota: &str) -> Result<Vec<QuotaUse>, SpoolError> {
+        let (name, waiting) = (quota.to_owned(), self.shared.limits.waiting(quota));
+        let stored = self.shared.reader.read(move |db| quotas::stored(db, &name).map_err(|error| error::sql(&error))).await?;
+        Ok(quotas::latest(stored, waiting))
     }
 
-    async fn save_limit(&self, key: &str, tat: SystemTime) -> Result<(), SpoolError> {
-        self.shared.limits.lock().insert(key.to_owned(), record::millis_up(tat));
-        Ok(())
+    fn use_quota(&self, quota: &str, of: QuotaUse, since: u64) {
+        self.shared.limits.add(quota, of, since);
     }
 
     async fn remember(&self, key: &str, value: Option<String>) -> Result<(), SpoolError> {

@@ -19,7 +19,7 @@ pub(crate) use self::fidelity::*;
 pub(crate) use self::lanes::*;
 pub(crate) use self::operate::*;
 use super::view::Lane;
-use super::{Doubt, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, Want};
+use super::{Doubt, QuotaUse, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, Want};
 
 /// A store under test.
 #[allow(async_fn_in_trait, reason = "the tests run each fixture on the thread that made it")]
@@ -89,7 +89,7 @@ macro_rules! every_promise {
             an_action_ends_the_lease_that_is_handed_over_and_no_other
             what_was_done_is_in_the_journal_and_nothing_else
             one_message_can_be_leased_though_it_is_held
-            a_limit_survives_a_crash
+            what_was_used_of_a_quota_survives_a_crash
             a_record_that_cannot_be_read_is_set_aside_and_blocks_nobody
             a_healthy_store_checks_out
             a_closed_store_gives_its_leases_back_and_refuses
@@ -506,22 +506,35 @@ pub(crate) async fn the_next_due_time_is_that_of_the_earliest_waiting(fixture: i
     assert_eq!(claim_most(spool, next, 1, PLENTY).await.unwrap().len(), 1);
 }
 
-pub(crate) async fn a_limit_survives_a_crash(mut fixture: impl Fixture) {
+/// What is on record of `ses.eu`, by slot.
+async fn used(spool: &impl Spool) -> Vec<QuotaUse> {
+    let mut uses = spool.quota_use("ses.eu").await.unwrap();
+    uses.sort_by_key(|of| of.slot);
+    uses
+}
+
+pub(crate) async fn what_was_used_of_a_quota_survives_a_crash(mut fixture: impl Fixture) {
     let spool = fixture.spool();
-    assert_eq!(spool.load_limit("ses.eu/day").await.unwrap(), None);
-    spool.save_limit("ses.eu/day", at(100)).await.unwrap();
-    spool.save_limit("ses.us/day", at(7)).await.unwrap();
-    spool.save_limit("ses.eu/day", at(200)).await.unwrap();
-    assert_eq!(spool.load_limit("ses.eu/day").await.unwrap(), Some(at(200)));
+    let of = |share: &str, slot, used| QuotaUse { share: share.into(), slot, used };
+    assert_eq!(spool.quota_use("ses.eu").await.unwrap(), []);
+    spool.use_quota("ses.eu", of("", 100, 3), 90);
+    spool.use_quota("ses.us", of("", 7, 1), 0);
+    spool.use_quota("ses.eu", of("", 100, 5), 90);
+    spool.use_quota("ses.eu", of("alerts", 101, 2), 90);
+    assert_eq!(used(fixture.spool()).await, [of("", 100, 5), of("alerts", 101, 2)]);
     // It rides along with a commit; nothing says that it survives without one.
-    spool.store(message(0, b"x"), &lane(), false).await.unwrap();
+    fixture.spool().store(message(0, b"x"), &lane(), false).await.unwrap();
     fixture.crash().await;
-    assert_eq!(fixture.spool().load_limit("ses.eu/day").await.unwrap(), Some(at(200)));
-    assert_eq!(fixture.spool().load_limit("ses.us/day").await.unwrap(), Some(at(7)));
-    fixture.spool().save_limit("ses.eu/day", at(50)).await.unwrap();
+    assert_eq!(used(fixture.spool()).await, [of("", 100, 5), of("alerts", 101, 2)]);
+    assert_eq!(fixture.spool().quota_use("ses.us").await.unwrap(), [of("", 7, 1)]);
+    fixture.spool().use_quota("ses.eu", of("", 220, 1), 101);
     fixture.spool().close(Duration::from_secs(60)).await.unwrap();
     fixture.crash().await;
-    assert_eq!(fixture.spool().load_limit("ses.eu/day").await.unwrap(), Some(at(50)), "closing is a commit, too");
+    assert_eq!(
+        used(fixture.spool()).await,
+        [of("alerts", 101, 2), of("", 220, 1)],
+        "closing is a commit, too, and what is over is forgotten"
+    );
 }
 
 pub(crate) async fn a_record_that_cannot_be_read_is_set_aside_and_blocks_nobody(mut fixture: impl Fixture) {

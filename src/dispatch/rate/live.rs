@@ -1,5 +1,7 @@
 //! The limits that an account has by its own word, which change while the gateway runs.
 //!
+//! What other routes have reserved of the day's budget is `kept` from a message.
+//!
 //! `governor` cannot do this: a limiter's quota is fixed, and a new limiter does not know what has just
 //! been sent. Here the past is kept instead of a state that only one quota can read: what was taken in the
 //! last minutes. Whatever the limit is now is compared with that, so a change forgets nothing and owes
@@ -13,8 +15,10 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use postrider_providers::contract::{Allowance, ProviderName};
+use postrider_providers::settings::Counted;
 use tokio::time::Instant;
 
+use super::status::LimitStatus;
 use crate::queue::WaitReason;
 
 /// How long an account takes to count what it was sent: no service says, and none was seen to take longer.
@@ -66,6 +70,8 @@ struct Pace {
 /// What is left of the day's budget.
 #[derive(Debug, Clone, Copy)]
 struct Left {
+    /// Of so many altogether.
+    quota: u64,
     recipients: u64,
     /// When the account was asked, and when it will be again.
     asked: Instant,
@@ -114,18 +120,23 @@ impl Live {
         Entered { live: self, state: self.state.lock(), now: Instant::now() }
     }
 
+    /// What the account allows in a day, by its last word.
+    pub(super) fn per_day(&self) -> Option<u64> {
+        self.enter().per_day()
+    }
+
     /// The most recipients in one call: what the rate lets go at once, and what is left of the day.
-    pub(super) fn max_recipients(&self) -> usize {
+    pub(super) fn max_recipients(&self, kept: u64) -> usize {
         let (state, now) = (self.state.lock(), Instant::now());
-        let left = state.day.filter(|day| day.holds(now)).map(|day| day.recipients);
+        let left = state.day.filter(|day| day.holds(now)).map(|day| day.recipients.saturating_sub(kept));
         let most = [state.rate.map(|rate| rate.count), left].into_iter().flatten().min();
         most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX).max(1))
     }
 
     /// The most recipients in one call that may go at this moment, and at least one. A message to more than
     /// that goes in smaller parts: if it waited for a whole window, small ones would always be there first.
-    pub(super) fn room(&self) -> usize {
-        let most = self.max_recipients();
+    pub(super) fn room(&self, kept: u64) -> usize {
+        let most = self.max_recipients(kept);
         let (state, now) = (self.state.lock(), Instant::now());
         let used = state.rate.map(|rate| state.used(rate, now));
         let free = state.rate.zip(used).map(|(rate, used)| usize::try_from(rate.count.saturating_sub(used)).unwrap_or(usize::MAX));
@@ -149,7 +160,7 @@ impl Live {
             let counted = asked.checked_sub(COUNTED_AFTER);
             let uncounted = state.past.iter().filter(|taken| counted.is_none_or(|counted| taken.last >= counted));
             let uncounted: u64 = uncounted.map(|taken| taken.recipients).sum();
-            Left { recipients: quota.saturating_sub(used.saturating_add(uncounted)), asked, next }
+            Left { quota, recipients: quota.saturating_sub(used.saturating_add(uncounted)), asked, next }
         });
         let left = state.day.map_or(usize::MAX, |day| usize::try_from(day.recipients).unwrap_or(usize::MAX));
         vec![self.read(&mut state), (self.quota.clone(), left), (self.rate.clone(), usize::MAX)]
@@ -166,6 +177,34 @@ impl Live {
         (state.is_mute, state.rate, state.day) = (true, None, None);
         state.past.clear();
         vec![self.read(&mut state)]
+    }
+
+    /// How the account's limits stand.
+    pub(super) fn status(&self, setting: &str) -> Vec<LimitStatus> {
+        let (state, now) = (self.state.lock(), Instant::now());
+        let status = |what: &str, reason: &WaitReason, count, period, used, left, next_free: Option<Instant>| LimitStatus {
+            setting: format!("{setting}, {what} of its account"),
+            provider: None,
+            key: None,
+            reason: reason.clone(),
+            counted: Counted::Recipients,
+            count,
+            period,
+            burst: count,
+            used,
+            left,
+            next_free: next_free.filter(|free| *free > now),
+        };
+        let rate = state.rate.map(|rate| {
+            let used = state.used(rate, now);
+            let full = (used >= rate.count).then(|| state.past.iter().map(|taken| taken.last + rate.period).find(|at| *at > now));
+            status("rate", &self.rate, rate.count, rate.period, used, rate.count.saturating_sub(used), full.flatten())
+        });
+        let day = state.day.map(|day| {
+            let (used, next) = (day.quota.saturating_sub(day.recipients), (day.recipients == 0).then_some(day.next));
+            status("quota", &self.quota, day.quota, Duration::from_secs(86_400), used, day.recipients, next)
+        });
+        rate.into_iter().chain(day).collect()
     }
 
     fn read(&self, state: &mut State) -> (WaitReason, usize) {
@@ -189,16 +228,22 @@ impl Left {
 }
 
 impl Entered<'_> {
+    /// What the account allows in a day, by its last word.
+    pub(super) fn per_day(&self) -> Option<u64> {
+        self.state.day.map(|day| day.quota)
+    }
+
     /// What `recipients` have to wait for, and until when; `None`: they may go.
-    pub(super) fn refusal(&self, recipients: usize) -> Option<(WaitReason, Instant)> {
+    pub(super) fn refusal(&self, recipients: usize, kept: u64) -> Option<(WaitReason, Instant)> {
         let recipients = recipients as u64;
         if let Some(held) = self.state.held.filter(|held| *held > self.now) {
             return Some((self.live.reading.clone(), held));
         }
-        if let Some(day) = self.state.day.filter(|day| day.holds(self.now) && recipients > day.recipients) {
+        let left = |day: &Left| day.recipients.saturating_sub(kept);
+        if let Some(day) = self.state.day.filter(|day| day.holds(self.now) && recipients > left(day)) {
             // Nobody tells when the oldest of the account's day falls out of it, so the time that can be
             // known is that of the next answer. A part for which there is room does not wait.
-            let until = if day.recipients > 0 { self.now } else { day.next.max(self.now + LOOK_AGAIN) };
+            let until = if left(&day) > 0 { self.now } else { day.next.max(self.now + LOOK_AGAIN) };
             return Some((self.live.quota.clone(), until));
         }
         let until = self.state.rate.and_then(|rate| self.next(rate, recipients))?;
@@ -270,7 +315,7 @@ mod tests {
 
     fn take(live: &Live, recipients: usize) -> Result<(), (String, Duration)> {
         let entered = live.enter();
-        match entered.refusal(recipients) {
+        match entered.refusal(recipients, 0) {
             Some((reason, until)) => Err((reason.to_string(), until - Instant::now())),
             None => {
                 entered.take(recipients);
@@ -283,7 +328,7 @@ mod tests {
     async fn takes(live: &Live, end: Instant, recipients: usize) -> Vec<(Instant, usize)> {
         let mut taken = Vec::new();
         while Instant::now() < end {
-            let recipients = recipients.min(live.max_recipients());
+            let recipients = recipients.min(live.max_recipients(0));
             match take(live, recipients) {
                 Ok(()) => taken.push((Instant::now(), recipients)),
                 Err((_, wait)) => sleep_until(Instant::now() + wait).await,
@@ -339,7 +384,7 @@ mod tests {
         assert_eq!((reason.as_str(), wait), ("rate of ses.eu, as its account says", Duration::from_secs(1)));
         learn(&live, &says(Some(5.0), None, 20));
         assert_eq!(take(&live, 1).unwrap_err().1, Duration::from_secs(1));
-        assert_eq!((take(&live, 6).unwrap_err().1, live.max_recipients()), (Duration::ZERO, 5), "it comes again in parts");
+        assert_eq!((take(&live, 6).unwrap_err().1, live.max_recipients(0)), (Duration::ZERO, 5), "it comes again in parts");
         advance(Duration::from_secs(1)).await;
         assert_eq!((take(&live, 5), take(&live, 1).is_err()), (Ok(()), true));
     }
@@ -349,7 +394,7 @@ mod tests {
         let mute = Live::new(&"ses.eu".into());
         mute.close();
         for live in [live(&says(None, None, 9)), Live::new(&"ses.eu".into()), mute] {
-            assert_eq!(live.max_recipients(), usize::MAX);
+            assert_eq!(live.max_recipients(0), usize::MAX);
             for _ in 0..10_000 {
                 assert_eq!(take(&live, 50), Ok(()));
             }
@@ -371,7 +416,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_quota_that_is_used_up_elsewhere_makes_mail_wait_until_the_account_is_asked_again() {
         let live = live(&says(None, Some(200), 195));
-        assert_eq!(live.max_recipients(), 5);
+        assert_eq!(live.max_recipients(0), 5);
         assert_eq!(take(&live, 6).unwrap_err().1, Duration::ZERO, "five of them may go");
         assert_eq!(take(&live, 5), Ok(()));
         let (reason, wait) = take(&live, 1).unwrap_err();
@@ -393,11 +438,11 @@ mod tests {
         assert_eq!(take(&live, 20), Ok(()));
         advance(Duration::from_secs(2)).await;
         live.learn(&says(None, Some(100), 0), asked, asked + Duration::from_secs(300));
-        assert_eq!(live.max_recipients(), 50);
+        assert_eq!(live.max_recipients(0), 50);
         // After a minute it does.
         advance(Duration::from_secs(100)).await;
         learn(&live, &says(None, Some(100), 50));
-        assert_eq!(live.max_recipients(), 50);
+        assert_eq!(live.max_recipients(0), 50);
     }
 
     #[tokio::test(start_paused = true)]
@@ -408,6 +453,6 @@ mod tests {
         advance(STALE - Duration::from_secs(1)).await;
         assert!(take(&live, 1).is_err());
         advance(Duration::from_secs(1)).await;
-        assert_eq!((take(&live, 50), live.max_recipients()), (Ok(()), usize::MAX));
+        assert_eq!((take(&live, 50), live.max_recipients(0)), (Ok(()), usize::MAX));
     }
 }

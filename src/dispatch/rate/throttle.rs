@@ -66,9 +66,8 @@ impl Throttle {
     }
 
     /// What there is to wait for, if the provider wants to be left alone now.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        let until = self.until()?;
-        Some(Refusal::Limited { reason: self.reason.clone(), until })
+    pub(super) fn wait(&self) -> Option<(WaitReason, Instant)> {
+        Some((self.reason.clone(), self.until()?))
     }
 
     /// Learns from an answer. One message that was throttled speaks for all that would follow it.

@@ -43,7 +43,8 @@ async fn the_limit_of_one_sending_domain_delays_no_other() {
 /// Limits on applications alone.
 pub(super) fn of_applications(rates: &[(&str, &str)]) -> SenderLimits {
     let rates = rates.iter().map(|&(name, rate)| (name.into(), rate.parse().unwrap()));
-    SenderLimits { applications: KeyedLimits::new("rate of application", rates, None), ..SenderLimits::default() }
+    let applications = KeyedLimits::new("rate of application", rates, None).set_by("app.*.rate");
+    SenderLimits { applications, ..SenderLimits::default() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,9 +136,10 @@ async fn a_quota_is_remembered_over_a_restart() {
     assert_eq!(a.seconds(), [0]);
     // The limits of a process that starts now, over the same spool.
     let restored = ProviderLimits::restore(&"test.a".into(), &limits, &bench.queue).await.unwrap();
-    let (until, reason) = restored.next_permit().unwrap();
-    let wait = until.duration_since(Instant::now()).as_secs();
-    assert!((1700..=1800).contains(&wait), "{wait} seconds for {reason}");
+    let quota = &restored.status()[0];
+    assert_eq!((quota.used, quota.left, quota.setting.as_str()), (2, 0, "provider.test.a.limits.quota"));
+    let wait = quota.next_free.unwrap().duration_since(Instant::now()).as_secs();
+    assert!((3590..=3630).contains(&wait), "{wait} seconds");
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,7 +39,6 @@ pub(in crate::queue) struct Room {
 #[derive(Debug)]
 pub(in crate::queue) struct Entry {
     pub(in crate::queue) stored: Stored,
-    pub(in crate::queue) grants: Vec<WaitReason>,
     /// Whether the log says that it waits.
     pub(in crate::queue) announced: bool,
     pub(super) lane: Lane,
@@ -75,7 +74,7 @@ impl Usage {
 
 impl Entry {
     pub(super) fn new(stored: Stored, lane: Lane, room: Room) -> Self {
-        Self { stored, grants: Vec::new(), announced: false, lane, waited_for: None, ends: Instant::now(), room }
+        Self { stored, announced: false, lane, waited_for: None, ends: Instant::now(), room }
     }
 }
 

@@ -266,12 +266,12 @@ async fn the_schema_is_the_one_that_was_released() {
         "bodies(id data)",
         "journal(seq record)",
         "lanes(id priority route domain)",
-        "limits(key tat)",
         "messages(id received reverse_path body_type smtputf8 size body_file attempts due owner returned envelope_id application client \
          lane message_id priority idle held_at warned rerouted doubts holds deaths)",
         "nodes(id alive_until)",
         "notes(key value)",
         "probe(at)",
+        "quota_use(quota share slot used)",
         "recipients(message position address state provider asked diagnostic notify original_type original handover last_provider)",
         "set_aside(id at reason)",
     ];
@@ -367,6 +367,7 @@ async fn no_query_walks_through_all_messages() {
         include_str!("record.rs"),
         include_str!("recover.rs"),
         include_str!("lanes.rs"),
+        include_str!("quotas.rs"),
         include_str!("../sqlite.rs"),
     ];
     let mut seen = 0;

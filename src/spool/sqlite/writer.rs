@@ -3,12 +3,9 @@
 //! An fsync costs the same for one message as for a hundred, and while it runs the next hundred
 //! gather. Nobody is answered before the commit that carries their work has returned.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -16,6 +13,7 @@ use tokio::time::Instant;
 use super::Committed;
 use super::error::{self, Fault};
 use super::notes::Forgotten;
+use super::quotas::Limits;
 use super::reserve::Reserve;
 use super::schema;
 use super::worker::{Read, Worker};
@@ -92,9 +90,6 @@ impl<O: Op> Job for Waiting<O> {
     }
 }
 
-/// Quotas that wait for the next commit; each stays here until one has carried it.
-pub(super) type Limits = Arc<Mutex<HashMap<String, i64>>>;
-
 impl Worker<Box<dyn Job>> {
     /// Does `op` in the next transaction, and returns when that is committed.
     pub(super) async fn write<O: Op>(&self, op: O) -> Result<O::Answer, SpoolError> {
@@ -137,7 +132,7 @@ impl Writer {
                 self.commit(std::mem::replace(&mut batch, rest));
             }
         }
-        if !self.limits.lock().is_empty()
+        if !self.limits.is_empty()
             && let Err(error) = self.transact(&mut [])
         {
             tracing::warn!(error = %error::sql(&error), "the last state of the quotas was not saved");
@@ -226,17 +221,14 @@ impl Writer {
             job.run(&mut work)?;
         }
         let unlink = work.unlink;
-        let limits = self.limits.lock().clone();
-        save_limits(&tx, &limits)?;
+        let limits = self.limits.save(&tx)?;
         let forgotten = self.forgotten.apply(&tx)?;
         tx.commit()?;
         self.forgotten.done(forgotten);
         if let Some(Committed(told)) = &self.committed {
             told(count, start.elapsed());
         }
-        if !limits.is_empty() {
-            self.limits.lock().retain(|key, tat| limits.get(key) != Some(tat));
-        }
+        self.limits.saved(&limits);
         self.unlink(unlink);
         Ok(())
     }
@@ -283,17 +275,6 @@ fn group(jobs: &[Box<dyn Job>]) -> usize {
     fitting.count().max(1)
 }
 
-fn save_limits(db: &Connection, limits: &HashMap<String, i64>) -> rusqlite::Result<()> {
-    if limits.is_empty() {
-        return Ok(());
-    }
-    let mut save = db.prepare_cached("INSERT INTO limits (key, tat) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET tat = excluded.tat")?;
-    for (key, tat) in limits {
-        save.execute((key, tat))?;
-    }
-    Ok(())
-}
-
 /// Removes a body file that nothing names. One that stays behind is found at the next start.
 pub(super) fn remove_body(path: &PathBuf) {
     if let Err(error) = fs::remove_file(path) {
@@ -314,7 +295,7 @@ mod tests {
         type Answer = ();
 
         fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
-            work.db.execute("INSERT INTO limits (key, tat) VALUES ('x', 1)", [])?;
+            work.db.execute("INSERT INTO quota_use (quota, share, slot, used) VALUES ('x', '', 1, 1)", [])?;
             Ok(())
         }
     }
@@ -343,7 +324,7 @@ mod tests {
         assert!(matches!(failed, Err(SpoolError::Unavailable(_))), "{failed:?}");
         worker.write(Note).await.unwrap();
         worker.end();
-        let noted: i64 = Connection::open(&path).unwrap().query_row("SELECT count(*) FROM limits", [], |row| row.get(0)).unwrap();
+        let noted: i64 = Connection::open(&path).unwrap().query_row("SELECT count(*) FROM quota_use", [], |row| row.get(0)).unwrap();
         assert_eq!(noted, 1);
     }
 

@@ -36,6 +36,17 @@ CREATE TABLE notes (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- What of a quota was used, by slots of time: as long as a slot may touch the quota's period, it counts whole.
+CREATE TABLE quota_use (
+    quota TEXT    NOT NULL,
+    share TEXT    NOT NULL,  -- the route that reserves a share and has used this; '' for all others
+    slot  INTEGER NOT NULL,
+    used  INTEGER NOT NULL,
+    PRIMARY KEY (quota, share, slot)
+) STRICT, WITHOUT ROWID;
+
+DROP TABLE limits;  -- how full the quotas' token buckets were, before there were slots
+
 -- What happened and is not in the history yet, in order; JSON. Written with what it tells of.
 CREATE TABLE journal (
     seq    INTEGER PRIMARY KEY AUTOINCREMENT,

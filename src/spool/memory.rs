@@ -18,8 +18,8 @@ use super::action::{Action, Done, Target};
 use super::filter::Filter;
 use super::view::{Lane, Listed, Summary};
 use super::{
-    BodySink, Claimed, Doubt, Handling, QuotaUse, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane,
-    Want, handover,
+    BodySink, Claimed, Doubt, Handling, QuotaUse, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored,
+    WaitingLane, Want, handover,
 };
 
 /// One node's handle on a store in memory.

@@ -93,24 +93,27 @@ impl Backlog {
 
     /// Something of the lane waits in the store, due then.
     pub(super) fn note(&mut self, lane: &Lane, due: SystemTime) {
-        if !self.lanes.contains_key(lane) && self.lanes.len() >= MOST_LANES && !self.make_room(due) {
-            self.beyond = Some(self.beyond.map_or(due, |beyond| beyond.min(due)));
-            return;
-        }
         let known = self.known(lane);
         known.due = Some(known.due.map_or(due, |known| known.min(due)));
+        if self.lanes.len() > MOST_LANES {
+            self.make_room(lane, due);
+        }
     }
 
-    /// Forgets the lane that comes last, if it comes later than this: its time is remembered.
-    fn make_room(&mut self, than: SystemTime) -> bool {
-        let Some((at, lane)) = self.later.last().filter(|(at, _)| *at > than).cloned() else { return false };
-        self.later.remove(&(at, lane.clone()));
-        self.beyond = Some(self.beyond.map_or(at, |beyond| beyond.min(at)));
-        if let Some(known) = self.lanes.get_mut(&lane) {
-            (known.place, known.due, known.stays_until) = (Place::Nowhere, None, None);
+    /// Forgets that mail of a lane waits in the store, and remembers only when: of the one that comes last, or
+    /// of this one.
+    fn make_room(&mut self, lane: &Lane, due: SystemTime) {
+        let last = self.later.last().filter(|(at, _)| *at > due).cloned();
+        let (at, lane) = last.unwrap_or_else(|| (due, lane.clone()));
+        let Some(known) = self.lanes.get_mut(&lane).filter(|known| known.place != Place::Asked) else { return };
+        match std::mem::take(&mut known.place) {
+            Place::Later(listed) => drop(self.later.remove(&(listed, lane.clone()))),
+            Place::Turn => drop(self.turns.remove(&lane, &())),
+            Place::Nowhere | Place::Asked => {}
         }
+        (known.due, known.stays_until) = (None, None);
+        self.beyond = Some(self.beyond.map_or(at, |beyond| beyond.min(at)));
         self.tidy(&lane);
-        self.lanes.len() < MOST_LANES
     }
 
     /// The lane stays in the store until then.

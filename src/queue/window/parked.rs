@@ -7,6 +7,7 @@ use postrider_providers::contract::MessageId;
 use tokio::time::Instant;
 
 use super::WaitReason;
+use super::backlog::MOST_LANES;
 use super::room::{Amount, Entry};
 use super::turns::{Tickets, Turns};
 use crate::spool::view::Lane;
@@ -51,7 +52,9 @@ impl Parked {
     /// How long a lane should stay away for which there is no room: as long as those that are here will
     /// take at the pace so far.
     pub(super) fn turn_away(&mut self, lane: &Lane) -> Duration {
-        self.turned_away.insert(lane.clone());
+        if self.turned_away.len() < MOST_LANES {
+            self.turned_away.insert(lane.clone());
+        }
         let elapsed = self.since.elapsed();
         let drains_in = if elapsed < Duration::from_secs(1) {
             // Nothing is known yet.

@@ -24,7 +24,7 @@ use crate::route::Router;
 use crate::smtp::census::{Census, Habit};
 use crate::smtp::{self, Door, FrontEnd, Sessions};
 use crate::spool::sqlite::{self, Committed, SqliteSpool};
-use crate::spool::{Spool, SpoolCounts, SpoolError};
+use crate::spool::{Recovered, Spool, SpoolCounts, SpoolError};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{CertificateStore, Looked, TlsError};
 
@@ -128,9 +128,7 @@ impl Gateway<SqliteSpool> {
         };
         let (spool, recovered) = SqliteSpool::open(settings).await?;
         let history = History::at(&config.server.data_dir, config.history, Clock::system());
-        let gateway = Self::start_over(config, spool, connected, Clock::system(), metrics, history).await?;
-        gateway.queue.recovered(&recovered).await;
-        Ok(gateway)
+        Self::start_over(config, spool, connected, Clock::system(), metrics, history, &recovered).await
     }
 }
 
@@ -142,7 +140,7 @@ impl<S: Spool> Gateway<S> {
     /// When a listener cannot be bound or the spool cannot be read.
     pub async fn start_with(config: &Config, spool: S, connected: Vec<Connected>, clock: Clock) -> Result<Self, StartError> {
         let history = History::in_memory(config.history, clock);
-        Self::start_over(config, spool, connected, clock, Metrics::new(), history).await
+        Self::start_over(config, spool, connected, clock, Metrics::new(), history, &Recovered::default()).await
     }
 
     async fn start_over(
@@ -152,8 +150,11 @@ impl<S: Spool> Gateway<S> {
         clock: Clock,
         metrics: Metrics,
         history: History,
+        recovered: &Recovered,
     ) -> Result<Self, StartError> {
         let queue = Queue::new(spool, queue::Settings { metrics, ..queue_settings(config) }, clock);
+        // Before anybody is asked again.
+        queue.recovered(recovered).await;
         let router = Arc::new(Router::new(config.routes.clone()).with_providers(&connected));
         queue.use_router(Arc::clone(&router));
 

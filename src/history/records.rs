@@ -81,7 +81,8 @@ fn take(tx: &Transaction<'_>, record: &Record) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Brings the message of a record up to date, and says what number it has.
+/// Brings the message of a record up to date, and says what number it has. A recipient that is finished stays
+/// so, and a doubt stays until it is resolved.
 fn message(tx: &Transaction<'_>, id: MessageId, record: &Record) -> Result<i64, Fault> {
     let at = signed(record.at);
     let aged = if record.ended { at } else { at.saturating_add(WITHOUT_AN_END) };
@@ -129,7 +130,7 @@ fn message(tx: &Transaction<'_>, id: MessageId, record: &Record) -> Result<i64, 
             "INSERT INTO recipients (message, position, address, received, state, provider, route, remote_id, words) \
              VALUES (?1, ?2, ?3, ?4, ifnull(?5, 2), ?6, ?7, ?8, ifnull(?9, '')) \
              ON CONFLICT (message, position) DO UPDATE SET address = excluded.address, received = excluded.received, \
-             state = CASE WHEN ?5 IS NULL OR (?5 = 2 AND state = 1) THEN state ELSE ?5 END, provider = ifnull(?6, provider), \
+             state = CASE WHEN ?5 IS NULL OR (?5 = 2 AND state = 1) OR (?5 IN (1, 2) AND state > 2) THEN state ELSE ?5 END, provider = ifnull(?6, provider), \
              route = ifnull(?7, route), remote_id = ifnull(?8, remote_id), words = ifnull(?9, words)",
         )?;
         for (position, address) in (0_u32..).zip(&about.recipients) {
@@ -152,7 +153,7 @@ fn message(tx: &Transaction<'_>, id: MessageId, record: &Record) -> Result<i64, 
         "INSERT INTO recipients (message, position, address, received, state, provider, route, remote_id, words) \
          VALUES (?1, ?2, '', ?3, ifnull(?4, 2), ?5, ?6, ?7, ifnull(?8, '')) \
          ON CONFLICT (message, position) DO UPDATE SET \
-         state = CASE WHEN ?4 IS NULL OR (?4 = 2 AND state = 1) THEN state ELSE ?4 END, provider = ifnull(?5, provider), \
+         state = CASE WHEN ?4 IS NULL OR (?4 = 2 AND state = 1) OR (?4 IN (1, 2) AND state > 2) THEN state ELSE ?4 END, provider = ifnull(?5, provider), \
          route = ifnull(?6, route), remote_id = ifnull(?7, remote_id), words = ifnull(?8, words)",
     )?;
     for (position, change) in &changes {

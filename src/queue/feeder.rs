@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -127,8 +128,11 @@ pub(super) async fn recovered<S: Spool>(shared: &Shared<S>, recovered: &Recovere
     if !shared.settings.record {
         return;
     }
-    for doubt in &recovered.doubts {
-        if let Err(error) = shared.spool.note(journal::doubt(doubt, shared.clock.now())).await {
+    // At once, so that they share commits; they are as many as there were handovers at the same time.
+    let now = shared.clock.now();
+    let noted = join_all(recovered.doubts.iter().map(|doubt| shared.spool.note(journal::doubt(doubt, now)))).await;
+    for (doubt, noted) in recovered.doubts.iter().zip(noted) {
+        if let Err(error) = noted {
             warn!(message_id = %doubt.id, %error, "the history is not told of a handover in doubt");
         }
     }

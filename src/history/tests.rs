@@ -278,33 +278,29 @@ async fn a_history_that_is_damaged_or_of_a_newer_version_is_moved_aside_and_a_ne
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn when_it_cannot_be_written_the_journal_grows_to_a_bound_and_the_oldest_goes() {
     let (dir, spool) = (tempfile::tempdir().unwrap(), MemorySpool::new());
     // A directory in its place cannot be opened, whoever asks.
     let path = dir.path().join("history.db");
     std::fs::create_dir(&path).unwrap();
-    let history = History::new(Location::File(path.clone()), settings(10_000_000_000), Clock::system(), 10);
-    let running = Running::start(history, &spool);
     for number in 0..35 {
         spool.note(relayed(number)).await.unwrap();
     }
+    let history = History::new(Location::File(path.clone()), settings(10_000_000_000), Clock::system(), 10);
+    let running = Running::start(history, &spool);
     let bounded = async {
         while spool.journal(0, 100).await.unwrap().len() > 10 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(600), bounded).await.is_ok());
-    let left: Vec<u64> = spool.journal(0, 100).await.unwrap().iter().map(|(number, _)| *number).collect();
-    assert_eq!(left.last(), Some(&35), "the newest stay");
-    // Once there is room again, what is left is moved.
+    assert!(tokio::time::timeout(Duration::from_secs(30), bounded).await.is_ok());
+    let left = spool.journal(0, 100).await.unwrap();
+    assert_eq!(left.last().map(|(number, _)| *number), Some(35), "the newest stay");
+    // Once it can be written again, what is left is moved.
     std::fs::remove_dir(&path).unwrap();
-    running.stop().await;
-    let stopped_before = !path.exists();
-    let running = Running::at(dir.path(), &spool);
     running.holds(left.len() as u64).await;
     running.stop().await;
-    assert!(stopped_before || path.exists());
 }
 
 #[tokio::test(start_paused = true)]

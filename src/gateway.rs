@@ -181,7 +181,6 @@ impl<S: Spool> Gateway<S> {
             listeners.push((bound, Arc::new(Door { listener: listener.clone(), tls })));
         }
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect();
-        let history = History::in_memory(config.history.clone(), clock);
         let office =
             config.admin.as_ref().map(|admin| Office::open(admin, config, &addresses, &queue, &dispatcher, &history)).transpose()?;
 

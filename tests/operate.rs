@@ -117,11 +117,9 @@ async fn at_three_in_the_morning_the_provider_is_down() {
 
     // One by the other way, then the others.
     assert!(night.out(&["queue", "reroute", &ids[0], "--to", "spare"]).contains("rerouted"));
-    night.out(&["queue", "retry", &ids[0]]);
     night.spare.recorder().reached(1).await;
     let told = night.out(&["queue", "reroute", "state=deferred", "--to", "spare", "--yes"]);
     assert!(told.contains("4 of 4 done"), "{told}");
-    night.out(&["queue", "retry", "state=deferred,queued", "--yes"]);
     night.spare.recorder().reached(5).await;
     eventually("the queue is empty", async || night.json(&["queue"])["messages"] == 0).await;
     assert_eq!(night.out(&["queue"]).lines().next(), Some("the queue is empty"));

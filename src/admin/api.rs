@@ -14,7 +14,13 @@ use super::{Office, wire};
 
 /// What the document says beside the endpoints.
 #[derive(OpenApi)]
-#[openapi(info(title = "Postrider", description = "Looks at and operates a running gateway."), components(schemas(wire::ProblemBody)))]
+#[openapi(
+    info(
+        title = "Postrider",
+        description = "Looks at and operates a running gateway. Every POST needs a body of JSON and the header X-Postrider-By, which says who acts; where the gateway has a token, every request needs Authorization: Bearer."
+    ),
+    components(schemas(wire::ProblemBody))
+)]
 struct Document;
 
 /// All endpoints.

@@ -84,7 +84,7 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
-    /// Send by another route from now on.
+    /// Send by another route, now and from now on. Held messages stay held.
     Reroute {
         #[command(flatten)]
         targets: act::Targets,

@@ -30,6 +30,9 @@ use tracing::warn;
 pub use guard::BY;
 pub use operations::Order;
 
+/// The terms that a filter of the queue may have, for help texts.
+pub use crate::spool::filter::KEYS as FILTER_KEYS;
+
 use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
 use crate::history::History;

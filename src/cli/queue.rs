@@ -40,6 +40,7 @@ enum Command {
         watch: Watch,
     },
     /// The messages that a filter means, such as: state=deferred to=*@example.com older=1h provider=ses.eu
+    #[command(after_help = filter_help())]
     List {
         /// Terms that must all hold; none: every message.
         filter: Vec<String>,
@@ -113,6 +114,24 @@ enum Command {
     },
 }
 
+/// The terms of the filter language.
+fn filter_help() -> String {
+    let terms = crate::admin::FILTER_KEYS.iter().map(|key| format!("  {:<40} {}\n", key.example, key.help));
+    format!("Terms of a filter:\n{}", terms.collect::<String>())
+}
+
+/// The filter that these arguments are. The shell has taken away the quotes of a value with blanks in it, so
+/// they are put back; an argument that is several terms stays as it is.
+fn filter_text(terms: &[String]) -> String {
+    let quoted = |term: &String| match term.split_once('=') {
+        Some((key, value)) if value.contains(' ') && !value.contains('"') && !value.contains(['=', '<', '>']) => {
+            format!("{key}=\"{value}\"")
+        }
+        _ => term.clone(),
+    };
+    terms.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 pub(super) async fn run(Options { reach, command }: &Options) -> Exit {
     let done = async {
         let gateway = Gateway::find(reach)?;
@@ -126,7 +145,7 @@ async fn follow(gateway: &Gateway, reach: &Reach, command: &Command) -> Result<E
     match command {
         Command::Summary { watch: again } => watch(again.watch, async || summary(gateway, reach.json).await).await?,
         Command::List { filter, limit, watch: again } => {
-            watch(again.watch, async || list(gateway, &filter.join(" "), *limit, reach.json).await).await?;
+            watch(again.watch, async || list(gateway, &filter_text(filter), *limit, reach.json).await).await?;
         }
         Command::Show { id, headers, body } => {
             let detail: MessageDetail = gateway.get(&["queue", "messages", id], &[("body", body.to_string())]).await?;
@@ -293,5 +312,18 @@ async fn export(gateway: &Gateway, id: &str, output: Option<&std::path::Path>) -
             }
             Err(error) => return Ok(fail(Exit::Unavailable, &format!("the message is not complete: {error}"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_with_blanks_is_one_value_and_several_terms_in_one_argument_are_several() {
+        let text = |terms: &[&str]| filter_text(&terms.iter().map(|term| (*term).to_owned()).collect::<Vec<_>>());
+        assert_eq!(text(&["reason=*mailbox full*", "older=1h"]), "reason=\"*mailbox full*\" older=1h");
+        assert_eq!(text(&["state=held older=1h"]), "state=held older=1h");
+        assert_eq!(text(&["reason=\"a b\""]), "reason=\"a b\"");
     }
 }

@@ -79,7 +79,7 @@ async fn each(gateway: &Gateway, json: bool, ids: &[String], request: &ActionReq
 
 async fn many(gateway: &Gateway, json: bool, targets: &Targets, action: ActionRequest) -> Result<Exit, Trouble> {
     let name = action.action;
-    let mut request = JobRequest { filter: targets.which.join(" "), action, dry_run: true, expected_count: None };
+    let mut request = JobRequest { filter: super::filter_text(&targets.which), action, dry_run: true, expected_count: None };
     let preview: JobAnswer = gateway.post(&["queue", "jobs"], &request).await?;
     if targets.dry_run {
         print(&if json { json!(preview).to_string() } else { previewed(&preview, name) });

@@ -58,8 +58,14 @@ fn fill(dir: &Path, messages: u64) {
     let mut db = Connection::open(dir.join("spool.db")).expect("the database");
     let now = millis(SystemTime::now());
     let tx = db.transaction().expect("a transaction");
-    for (route, id) in (0..40).map(|number| (["default", "newsletter", "invoices", "alarms"][number % 4], number + 1)) {
-        let priority = ["normal", "bulk", "normal", "high"][id % 4];
+    for id in 1..=40_i64 {
+        // Four routes, and their priorities.
+        let (route, priority) = match id % 4 {
+            0 => ("alarms", "high"),
+            1 => ("default", "normal"),
+            2 => ("newsletter", "bulk"),
+            _ => ("invoices", "normal"),
+        };
         tx.execute(
             "INSERT INTO lanes (id, priority, route, domain) VALUES (?1, ?2, ?3, ?4)",
             params![i64::try_from(id).expect("a small number"), priority, route, format!("d{id}.example")],

@@ -19,6 +19,14 @@ fn every_key_is_read_from_its_own_example() {
 }
 
 #[test]
+fn every_key_is_explained_to_people_in_the_same_words() {
+    let page = include_str!("../../../docs/operations.md");
+    for Key { name, example, help } in KEYS {
+        assert!(page.contains(&format!("| `{example}` | {help} |")), "{name}");
+    }
+}
+
+#[test]
 fn terms_are_read_in_order_whatever_stands_between_them() {
     let filter: Filter = "  state=Deferred,held\tTo=*@example.com\n older=1h30m reason=\"a \\\"b\\\" \\\\ c\" from=<> ".parse().unwrap();
     let expected = [

@@ -72,6 +72,29 @@ impl Checker<'_, '_> {
                 "nothing would ever be sent",
             );
         }
+        let [provider_key, kind, key] = provider_path(provider);
+        let at = |setting: &'static str| [provider_key.clone(), kind.clone(), key.clone(), "limits".into(), setting.into()];
+        if let Some(burst) = limits.burst {
+            let most = limits.rate.map_or(0, |rate| rate.count);
+            if burst == 0 || burst > most {
+                let span = self.value(&at("burst"));
+                let expected = if limits.rate.is_some() { format!("expected 1 to {most}") } else { "there is no `rate`".to_owned() };
+                self.push(
+                    Problem::error("`burst` does not fit its `rate`")
+                        .at(span, expected)
+                        .help("`burst` is how many of the rate go at once after a pause"),
+                );
+            }
+        }
+        let twice = limits.quota.iter().enumerate().any(|(position, quota)| {
+            limits.quota[..position].iter().any(|other| (other.period, other.counted) == (quota.period, quota.counted))
+        });
+        if twice {
+            let span = self.value(&at("quota"));
+            self.push(
+                Problem::error("two quotas are for the same period").at(span, "expected one for each period").help("keep the smaller one"),
+            );
+        }
     }
 
     /// Two names for one account would double its limits, and failover between them helps nobody.

@@ -59,9 +59,34 @@ impl Checker<'_, '_> {
                 reserve: route.limits.reserve,
             });
         }
+        self.reserves(&checked);
         self.route_names(routes);
         self.unused(routes, providers, &known);
         checked
+    }
+
+    /// What routes reserve of one provider's quotas is no more than all of it.
+    fn reserves(&mut self, routes: &[Route]) {
+        let mut sums: Vec<(&ProviderName, u64)> = Vec::new();
+        for (index, route) in routes.iter().enumerate() {
+            let Some(reserve) = route.reserve.map(|share| share.of(100)) else { continue };
+            for provider in &route.providers {
+                let position = sums.iter().position(|(name, _)| *name == provider).unwrap_or_else(|| {
+                    sums.push((provider, 0));
+                    sums.len() - 1
+                });
+                sums[position].1 += reserve;
+                if sums[position].1 > 100 {
+                    let span = self.value(&setting!["route", index, "limits", "reserve"]);
+                    self.push(
+                        Problem::error(format!("more than all of `{provider}` is reserved"))
+                            .at(span, format!("with this it is {}%", sums[position].1))
+                            .help("what the routes of one provider reserve of its quotas is 100% at most"),
+                    );
+                    return;
+                }
+            }
+        }
     }
 
     /// Without routes, one provider takes everything; with several, somebody must say which.

@@ -68,6 +68,16 @@ impl Access {
         Self { settings, applications, logins }
     }
 
+    /// The rules that another config sets. Who has failed to log in too often is not forgotten, unless it
+    /// counts otherwise now.
+    #[must_use]
+    pub fn next(&self, settings: config::Access, applications: Vec<Arc<config::Application>>) -> Self {
+        let counts = |settings: &config::Access| (settings.auth_failures, settings.auth_block);
+        let next = login::Logins::new(&settings, &applications);
+        let logins = Arc::new(if counts(&settings) == counts(&self.settings) { next.counting_with(&self.logins) } else { next });
+        Self { settings, applications, logins }
+    }
+
     /// Whether the host at `peer` is believed about who its clients are (PROXY, XCLIENT).
     #[must_use]
     pub fn trusts_proxy(&self, peer: IpAddr) -> bool {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use postrider_providers::Providers;
 use postrider_providers::contract::{Connected, ContentForm, ProviderName};
 use postrider_providers::registry::{Context, SettingsError};
-use postrider_providers::settings::LimitSettings;
+use postrider_providers::settings::{LimitSettings, Witness};
 use toml::de::DeTable;
 
 use document::{Document, Findings};
@@ -166,12 +166,20 @@ impl Config {
     /// # Errors
     /// Draws each setting that cannot work, at its line.
     pub fn connect(&self, context: &Context) -> Result<Vec<Connected>, ConfigErrors> {
+        Ok(self.connect_witnessed(context)?.into_iter().map(|(connected, _)| connected).collect())
+    }
+
+    /// The same, with what was read of each one's secrets.
+    ///
+    /// # Errors
+    /// As [`Config::connect`].
+    pub fn connect_witnessed(&self, context: &Context) -> Result<Vec<(Connected, Witness)>, ConfigErrors> {
         let mut connected = Vec::new();
         let mut problems = Vec::new();
         for provider in &self.providers {
-            match provider.connect(context) {
-                Ok(ready) => connected.push(ready),
-                Err(error) => problems.push(provider.explain(&error)),
+            match Witness::of(|| provider.connect(context)) {
+                (Ok(ready), witness) => connected.push((ready, witness)),
+                (Err(error), _) => problems.push(provider.explain(&error)),
             }
         }
         // What a provider can carry may depend on its settings, so that it has to be there to be asked.
@@ -186,11 +194,18 @@ impl Config {
 }
 
 impl Config {
+    /// Keeps of a running config what only a restart can change.
+    pub fn keep_until_restart(&mut self, running: &Self) {
+        self.server.data_dir.clone_from(&running.server.data_dir);
+        (self.queue.window, self.queue.inline_max) = (running.queue.window, running.queue.inline_max);
+        (self.admin, self.history, self.log) = (running.admin.clone(), running.history, running.log);
+    }
+
     /// A route that wants a provider which takes messages as they are, and has none.
-    fn nobody_takes_raw(&self, name: &str, span: &Range<usize>, connected: &[Connected]) -> Option<Problem> {
+    fn nobody_takes_raw(&self, name: &str, span: &Range<usize>, connected: &[(Connected, Witness)]) -> Option<Problem> {
         let route = self.routes.iter().find(|route| *route.name == *name)?;
         let takes_raw = |wanted: &&ProviderName| {
-            connected.iter().any(|one| one.name == **wanted && one.provider.capabilities().content != ContentForm::Fields)
+            connected.iter().any(|(one, _)| one.name == **wanted && one.provider.capabilities().content != ContentForm::Fields)
         };
         if route.providers.iter().any(|name| takes_raw(&name)) {
             return None;
@@ -218,6 +233,12 @@ impl ProviderConfig {
             [(_, _, settings)] => settings.connect(self.name.clone(), context),
             _ => Err(SettingsError::new("", format!("`{}` has no settings", self.name))),
         }
+    }
+
+    /// Whether another one would be built in the same way, unless its secrets are different.
+    #[must_use]
+    pub fn has_same_settings(&self, other: &Self) -> bool {
+        (&self.name, &self.settings) == (&other.name, &other.settings)
     }
 
     /// Whether a limit is the kind's, because the file does not set it.

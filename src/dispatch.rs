@@ -16,34 +16,37 @@ mod notebook;
 mod observe;
 pub mod rate;
 mod rewrite;
+mod rules;
 mod senders;
 mod stand_in;
 mod suitable;
 mod transport;
 mod vitals;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use postrider_providers::contract::{Connected, ProviderName};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{error, warn};
 
 pub use breaker::{Circuit, CircuitState};
 pub use control::{Command, ControlError, ProviderStatus, Subject};
+pub use rules::{Rules, Successor};
 pub use transport::{Guarded, Refusal, Transport, Try};
 
 use crate::config::{Failover, Rewrite};
 use crate::queue::{Lease, Queue};
 use crate::route::Router;
 use crate::spool::Spool;
+use accounts::Accounts;
 use control::Holds;
 use notebook::Notebook;
-use rate::{KeyedLimits, LimitStatus, Pass, ProviderLimits, SenderLimits, Turnstile};
+use rate::{LimitStatus, ProviderLimits, SenderLimits};
 
 /// Messages that may be in the hands of dispatch at the same time, over all providers. Each holds
 /// little more than its place; how many reach a provider is that provider's concurrency.
@@ -65,18 +68,9 @@ pub struct Endpoint {
 /// Everything that an attempt needs.
 pub struct Dispatcher<S: Spool> {
     queue: Queue<S>,
-    router: Arc<Router>,
-    transports: HashMap<ProviderName, Guarded>,
-    /// Limits on applications, over all routes.
-    application_limits: Arc<KeyedLimits>,
-    /// Limits on sending domains, over all routes.
-    domain_limits: Arc<KeyedLimits>,
-    /// Limits on sending domains of a route, by the route's name.
-    route_limits: HashMap<Arc<str>, Arc<KeyedLimits>>,
-    /// Lets one message at a time pass its limits.
-    turnstile: Turnstile,
-    /// Waiting times between attempts, by the provider that was asked last.
-    retry: HashMap<ProviderName, Arc<[Duration]>>,
+    rules: ArcSwap<Rules>,
+    /// There are other rules.
+    replaced: Notify,
     /// What a restart should not forget.
     notebook: Notebook,
     /// What people have decided.
@@ -88,44 +82,33 @@ impl<S: Spool> Dispatcher<S> {
     #[must_use]
     pub fn new(queue: Queue<S>, router: Arc<Router>, endpoints: Vec<Endpoint>, failover: &Failover, sender_limits: SenderLimits) -> Self {
         let notebook = Notebook::default();
-        for endpoint in &endpoints {
-            endpoint.limits.set_reserves(router.routes().iter().map(|route| &**route));
-        }
-        let transports = endpoints
-            .into_iter()
-            .map(|endpoint| (endpoint.connected.name.clone(), transport::guard(endpoint, failover, &queue, &notebook)))
-            .collect();
-        let route_limits = router
-            .routes()
-            .iter()
-            .filter_map(|route| Some((route.name.clone(), Arc::new(KeyedLimits::of_route(&route.name, route.per_sending_domain?)))))
-            .collect();
-        let retry = failover.providers.iter().filter_map(|(name, own)| Some((name.clone(), own.retry.as_deref()?.into()))).collect();
-        let SenderLimits { applications, domains } = sender_limits;
-        let (application_limits, domain_limits) = (Arc::new(applications), Arc::new(domains));
-        Self {
-            queue,
-            router,
-            transports,
-            retry,
-            application_limits,
-            domain_limits,
-            route_limits,
-            turnstile: Turnstile::default(),
-            notebook,
-            holds: Holds::default(),
-        }
+        let rules = Rules::new(&queue, &notebook, router, endpoints, failover, sender_limits);
+        Self { queue, rules: ArcSwap::from_pointee(rules), replaced: Notify::new(), notebook, holds: Holds::default() }
+    }
+
+    /// What it works by now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Works by this from now on. Attempts at hand keep what they began with.
+    pub fn replace(&self, router: Arc<Router>, successors: Vec<Successor>, failover: &Failover, sender_limits: SenderLimits) {
+        let next = self.rules.load().next(&self.queue, &self.notebook, router, successors, failover, sender_limits);
+        self.rules.store(Arc::new(next));
+        self.replaced.notify_one();
     }
 
     /// How each limit stands: of providers, of applications, of sending domains.
     #[must_use]
     pub fn limits(&self) -> Vec<LimitStatus> {
-        let mut names: Vec<_> = self.transports.keys().collect();
+        let rules = self.rules();
+        let mut names: Vec<_> = rules.transports.keys().collect();
         names.sort_unstable();
-        let of_providers = names.into_iter().flat_map(|name| self.transports[name].limits.status());
-        let mut routes: Vec<_> = self.route_limits.iter().collect();
+        let of_providers = names.into_iter().flat_map(|name| rules.transports[name].limits.status());
+        let mut routes: Vec<_> = rules.route_limits.iter().collect();
         routes.sort_unstable_by_key(|(name, _)| Arc::clone(name));
-        let of_senders = [&self.application_limits, &self.domain_limits].into_iter().chain(routes.into_iter().map(|(_, limits)| limits));
+        let of_senders = [&rules.application_limits, &rules.domain_limits].into_iter().chain(routes.into_iter().map(|(_, limits)| limits));
         of_providers.chain(of_senders.flat_map(|limits| limits.status())).collect()
     }
 
@@ -141,24 +124,16 @@ impl<S: Spool> Dispatcher<S> {
         recipients: u32,
     ) -> Option<(crate::queue::WaitReason, tokio::time::Instant)> {
         let recipients: Vec<_> = (0..recipients).map(postrider_providers::contract::RecipientIndex).collect();
-        let pass = self.pass(route, application, domain, rate::Paid::default());
-        self.transports.get(provider)?.limits.look(&pass, &recipients)
-    }
-
-    /// What whoever sends a message by `route` has to pass.
-    fn pass(&self, route: &Arc<str>, application: Option<&str>, domain: Option<&str>, paid: rate::Paid) -> Pass {
-        let application = application.map(|name| (Arc::clone(&self.application_limits), name.into()));
-        let domain: Option<Arc<str>> = domain.map(Into::into);
-        let of_domain = self.route_limits.get(route).into_iter().chain([&self.domain_limits]);
-        let of_domain = domain.iter().flat_map(|domain| of_domain.clone().map(|limits| (Arc::clone(limits), Arc::clone(domain))));
-        let limits: Vec<_> = application.into_iter().chain(of_domain).collect();
-        Pass::new(self.turnstile.clone(), limits, paid, Arc::clone(route), domain)
+        let rules = self.rules();
+        let pass = rules.pass(route, application, domain, rate::Paid::default());
+        rules.transports.get(provider)?.limits.look(&pass, &recipients)
     }
 
     /// The circuits, to be looked at.
     #[must_use]
     pub fn circuits(&self) -> Vec<(ProviderName, Circuit)> {
-        let mut circuits: Vec<_> = self.transports.iter().map(|(name, guarded)| (name.clone(), guarded.circuit.clone())).collect();
+        let rules = self.rules.load();
+        let mut circuits: Vec<_> = rules.transports.iter().map(|(name, guarded)| (name.clone(), guarded.circuit.clone())).collect();
         circuits.sort_by(|one, other| one.0.cmp(&other.0));
         circuits
     }
@@ -170,7 +145,8 @@ impl<S: Spool> Dispatcher<S> {
         let hands = Arc::new(Semaphore::new(MAX_IN_HAND));
         let aborted = CancellationToken::new();
         // Ends with this.
-        let _accounts = accounts::follow(&self.transports, &self.queue);
+        let mut accounts = Accounts::default();
+        accounts.follow(&self.rules(), &self.queue);
         let (noted, spool) = (self.notebook.clone(), self.queue.spool().clone());
         let notes = AbortOnDropHandle::new(tokio::spawn(async move { noted.run(&spool).await }));
         loop {
@@ -181,6 +157,10 @@ impl<S: Spool> Dispatcher<S> {
             let (hand, lease) = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                () = self.replaced.notified() => {
+                    accounts.follow(&self.rules(), &self.queue);
+                    continue;
+                }
                 next = next => next,
             };
             let (this, aborted) = (Arc::clone(&self), aborted.clone());

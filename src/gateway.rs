@@ -1,10 +1,19 @@
 //! The composition root: builds every part from the config, owns every task, drains on shutdown.
 
+mod build;
+mod cautions;
+mod changes;
+mod listeners;
+mod reload;
+mod watch;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_providers::contract::{Connected, ContentForm, ProviderName};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use postrider_providers::contract::{Connected, ProviderName};
 use postrider_providers::http::ContextError;
 use postrider_providers::registry::Context;
 use tokio::sync::mpsc;
@@ -15,18 +24,26 @@ use tracing::{error, info, warn};
 use crate::access::Access;
 use crate::admin::{About, Admin, Order};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigErrors, When};
+use crate::config::{Config, ConfigErrors};
 use crate::dispatch::rate::{ProviderLimits, SenderLimits};
 use crate::dispatch::{Circuit, Dispatcher, Endpoint};
 use crate::history::History;
-use crate::queue::{self, Queue, RetrySchedule};
+use crate::queue::{self, Queue};
 use crate::route::Router;
 use crate::smtp::census::{Census, Habit};
-use crate::smtp::{self, Door, FrontEnd, Sessions};
+use crate::smtp::{self, FrontEnd, Sessions};
 use crate::spool::sqlite::{self, Committed, SqliteSpool};
 use crate::spool::{Recovered, Spool, SpoolCounts, SpoolError};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{CertificateStore, Looked, TlsError};
+use build::{queue_settings, smtp_settings};
+use listeners::{Listeners, Opening};
+use reload::Reloads;
+
+pub use cautions::cautions;
+pub use changes::Changes;
+pub use reload::{LastReload, ReloadError};
+pub use watch::FileWatch;
 
 /// How long open sessions get to finish the message they are in.
 const SESSIONS_GRACE: Duration = Duration::from_secs(10);
@@ -43,17 +60,30 @@ const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
 /// A running gateway.
 pub struct Gateway<S: Spool> {
-    addresses: Vec<SocketAddr>,
-    queue: Queue<S>,
-    history: History,
-    circuits: Vec<(ProviderName, Circuit)>,
-    certificates: Arc<CertificateStore>,
-    census: Arc<Census>,
+    handle: Handle<S>,
     office: Option<Office>,
-    doors: Task,
     attempts: Task,
     feeding: Task,
     recording: Task,
+}
+
+/// A hold on a running gateway, for those who look at it and reload it. Clones share it.
+pub struct Handle<S: Spool>(Arc<Parts<S>>);
+
+/// What lives as long as the gateway; a reload changes what is inside.
+struct Parts<S: Spool> {
+    queue: Queue<S>,
+    history: History,
+    dispatcher: Arc<Dispatcher<S>>,
+    front_end: Arc<ArcSwap<FrontEnd<S>>>,
+    sessions: Arc<Sessions>,
+    certificates: Arc<CertificateStore>,
+    census: Arc<Census>,
+    listeners: Listeners,
+    doors: Mutex<Task>,
+    /// What it runs by.
+    config: ArcSwap<Config>,
+    reloads: Reloads,
 }
 
 /// The admin API, as it runs.
@@ -115,7 +145,8 @@ impl Gateway<SqliteSpool> {
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         // What can be wrong with the config comes first, before anything on disk is touched.
         let context = Context::new(&config.server.hostname)?.with_state(config.server.data_dir.join("providers"));
-        let connected = config.connect(&context)?;
+        let (connected, witnessed): (Vec<_>, Vec<_>) = config.connect_witnessed(&context)?.into_iter().unzip();
+        let witnessed = connected.iter().map(|connected| connected.name.clone()).zip(witnessed).collect();
         for caution in cautions(config, &connected) {
             warn!("{caution}");
         }
@@ -128,7 +159,9 @@ impl Gateway<SqliteSpool> {
         };
         let (spool, recovered) = SqliteSpool::open(settings).await?;
         let history = History::at(&config.server.data_dir, config.history, Clock::system());
-        Self::start_over(config, spool, connected, Clock::system(), metrics, history, &recovered).await
+        let gateway = Self::start_over(config, spool, connected, Clock::system(), metrics, history, &recovered).await?;
+        gateway.handle.0.reloads.know(context, witnessed).await;
+        Ok(gateway)
     }
 }
 
@@ -170,48 +203,53 @@ impl<S: Spool> Gateway<S> {
         let sender_limits = SenderLimits::new(&config.applications, &config.sending_domain_limits);
         let dispatcher = Arc::new(Dispatcher::new(queue.clone(), Arc::clone(&router), endpoints, &config.failover, sender_limits));
         dispatcher.restore().await?;
-        let circuits = dispatcher.circuits();
 
-        let mut certificates = CertificateStore::new(clock);
-        let mut listeners = Vec::new();
-        for listener in &config.listeners {
-            let address = listener.bind;
-            let bound = smtp::bind(address).map_err(|source| StartError::Bind { address, source })?;
-            let tls = if listener.certificates.is_empty() { None } else { Some(certificates.listener(&listener.certificates)?) };
-            listeners.push((bound, Arc::new(Door { listener: listener.clone(), tls })));
-        }
-        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|(bound, _)| bound.local_addr().ok()).collect();
-        let office =
-            config.admin.as_ref().map(|admin| Office::open(admin, config, &addresses, &queue, &dispatcher, &history)).transpose()?;
+        let certificates = Arc::new(CertificateStore::new(clock));
+        let (listeners, opening) = (Listeners::default(), Opening::prepare(&[], &config.listeners, &certificates)?);
+        let office = config
+            .admin
+            .as_ref()
+            .map(|admin| Office::open(admin, config, &opening.addresses(), &queue, &dispatcher, &history))
+            .transpose()?;
 
         let census = Arc::new(Census::default());
-        let front_end = Arc::new(FrontEnd {
+        let front_end = Arc::new(ArcSwap::from_pointee(FrontEnd {
             settings: smtp_settings(config),
             access: Access::new(config.access.clone(), config.applications.clone()),
             router,
             queue: queue.clone(),
             clock,
             census: Arc::clone(&census),
-        });
+        }));
         let (mut doors, mut attempts, mut feeding, mut recording) = (Task::new(), Task::new(), Task::new(), Task::new());
         let (kept, indexed, stop) = (history.clone(), queue.clone(), recording.stop.clone());
         recording.tasks.spawn(async move { kept.run(indexed.spool().clone(), indexed.journaled(), stop).await });
-        let certificates = Arc::new(certificates);
         doors.tasks.spawn(Arc::clone(&certificates).watch(doors.stop.clone()));
-        let sessions = Arc::new(Sessions::default());
-        for (listener, door) in listeners {
-            doors.tasks.spawn(smtp::serve(listener, door, Arc::clone(&front_end), Arc::clone(&sessions), doors.stop.clone()));
-        }
-        attempts.tasks.spawn(dispatcher.run(attempts.stop.clone(), ATTEMPTS_GRACE));
+        attempts.tasks.spawn(Arc::clone(&dispatcher).run(attempts.stop.clone(), ATTEMPTS_GRACE));
         let (fed, stop) = (queue.clone(), feeding.stop.clone());
         feeding.tasks.spawn(async move { fed.run(stop).await });
-        Ok(Self { addresses, queue, history, circuits, certificates, census, office, doors, attempts, feeding, recording })
+        let parts = Parts {
+            queue,
+            history,
+            dispatcher,
+            front_end,
+            sessions: Arc::new(Sessions::default()),
+            certificates,
+            census,
+            listeners,
+            doors: Mutex::new(doors),
+            config: ArcSwap::from_pointee(config.clone()),
+            reloads: Reloads::new(clock),
+        };
+        // Nothing was open before, so there is nothing to wait for.
+        drop(parts.take_listeners(opening));
+        Ok(Self { handle: Handle(Arc::new(parts)), office, attempts, feeding, recording })
     }
 
-    /// Where mail is taken, with the ports that the system chose.
+    /// A hold on this gateway.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn handle(&self) -> Handle<S> {
+        self.handle.clone()
     }
 
     /// Where the admin API answers, if there is one.
@@ -230,46 +268,18 @@ impl<S: Spool> Gateway<S> {
         std::future::pending().await
     }
 
-    /// Each provider's circuit.
-    #[must_use]
-    pub fn circuits(&self) -> &[(ProviderName, Circuit)] {
-        &self.circuits
-    }
-
-    /// Reads certificate files again, as is otherwise done every ten seconds; the log says what was found.
-    /// Where a new one is no good, the old one stays in use.
-    pub async fn reload_certificates(&self) -> Looked {
-        self.certificates.reload().await
-    }
-
-    /// Which client does what oddly and is put up with, since the start.
-    #[must_use]
-    pub fn oddities(&self) -> Vec<Habit> {
-        self.census.list()
-    }
-
-    /// What happened to messages.
-    #[must_use]
-    pub fn history(&self) -> &History {
-        &self.history
-    }
-
-    /// Counts what is in the spool.
-    ///
-    /// # Errors
-    /// When the spool cannot be read.
-    pub async fn counts(&self) -> Result<SpoolCounts, SpoolError> {
-        self.queue.counts().await
-    }
-
     /// Stops accepting, lets sessions and attempts finish within a bounded time, gives leases back and
     /// closes the spool. What is still in the queue stays there.
     pub async fn drain(self) {
-        let Self { queue, census, office, mut doors, mut attempts, feeding, mut recording, .. } = self;
+        let Self { handle, office, mut attempts, feeding, mut recording } = self;
+        let Parts { queue, census, reloads, .. } = &*handle.0;
         info!("draining: no new mail is taken, attempts at hand are finished");
         if let Some(office) = &office {
             office.draining.cancel();
         }
+        // One that is under way is waited for; none comes after it.
+        reloads.close().await;
+        let mut doors = std::mem::replace(&mut *handle.0.doors.lock(), Task::new());
         // Sessions first: what they accept now is still stored.
         doors.stop.cancel();
         if tokio::time::timeout(SESSIONS_GRACE, doors.join()).await.is_err() {
@@ -293,6 +303,78 @@ impl<S: Spool> Gateway<S> {
             Ok(()) => info!("drained"),
             Err(error) => error!(%error, "the spool did not close in order; the next start recovers what is in it"),
         }
+    }
+}
+
+impl<S: Spool> Clone for Handle<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Spool> std::ops::Deref for Gateway<S> {
+    type Target = Handle<S>;
+
+    fn deref(&self) -> &Handle<S> {
+        &self.handle
+    }
+}
+
+impl<S: Spool> Handle<S> {
+    /// Where mail is taken, with the ports that the system chose.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.listeners.addresses()
+    }
+
+    /// Each provider's circuit.
+    #[must_use]
+    pub fn circuits(&self) -> Vec<(ProviderName, Circuit)> {
+        self.0.dispatcher.circuits()
+    }
+
+    /// Reads certificate files again, as is otherwise done every ten seconds; the log says what was found.
+    /// Where a new one is no good, the old one stays in use.
+    pub async fn reload_certificates(&self) -> Looked {
+        self.0.certificates.reload().await
+    }
+
+    /// Which client does what oddly and is put up with, since the start.
+    #[must_use]
+    pub fn oddities(&self) -> Vec<Habit> {
+        self.0.census.list()
+    }
+
+    /// What happened to messages.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.0.history
+    }
+
+    /// Counts what is in the spool.
+    ///
+    /// # Errors
+    /// When the spool cannot be read.
+    pub async fn counts(&self) -> Result<SpoolCounts, SpoolError> {
+        self.0.queue.counts().await
+    }
+
+    /// What the gateway runs by now.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.0.config.load_full()
+    }
+
+    /// The queue.
+    #[must_use]
+    pub fn queue(&self) -> &Queue<S> {
+        &self.0.queue
+    }
+
+    /// The dispatcher.
+    #[must_use]
+    pub fn dispatcher(&self) -> &Arc<Dispatcher<S>> {
+        &self.0.dispatcher
     }
 }
 
@@ -329,69 +411,5 @@ impl Task {
                 error!(%error, "a task of the gateway ended badly");
             }
         }
-    }
-}
-
-/// What works, and will surprise somebody all the same: a route whose notifications nobody takes.
-#[must_use]
-pub fn cautions(config: &Config, connected: &[Connected]) -> Vec<String> {
-    let takes_notifications =
-        |name: &ProviderName| connected.iter().any(|other| other.name == *name && other.provider.capabilities().null_sender);
-    let mut cautions = Vec::new();
-    for route in config.routes.iter().filter(|route| route.raw_only) {
-        let takes_fields = |name: &&ProviderName| {
-            connected.iter().any(|other| other.name == **name && other.provider.capabilities().content == ContentForm::Fields)
-        };
-        let skipped: Vec<&str> = route.providers.iter().filter(takes_fields).map(ProviderName::as_str).collect();
-        if !skipped.is_empty() {
-            cautions.push(format!(
-                "route \"{}\" is raw_only and never asks {}, which cannot take messages as they are; name only others there",
-                route.name,
-                skipped.join(", ")
-            ));
-        }
-    }
-    for route in config.routes.iter().filter(|route| may_carry_notifications(&route.when)) {
-        if config.bounce.sender.is_none() && !route.providers.iter().any(takes_notifications) {
-            cautions.push(format!(
-                "no provider of route \"{}\" takes mail with the null reverse-path, so senders are not told about mail on it that bounces; \
-                 set sender in [bounce], add a smart host to it, or a route with when = {{ null_sender = true }} before it",
-                route.name
-            ));
-        }
-        if route.when.recipient_domains.is_empty() {
-            // Every notification takes this one.
-            break;
-        }
-    }
-    cautions
-}
-
-/// Whether notifications of this gateway can match: they have no sender, no application and no client.
-fn may_carry_notifications(when: &When) -> bool {
-    when.sender_domains.is_empty() && when.null_sender != Some(false) && when.applications.is_empty() && when.clients.is_empty()
-}
-
-fn queue_settings(config: &Config) -> queue::Settings {
-    queue::Settings {
-        retry: RetrySchedule { waits: config.queue.retry.clone(), expire_after: config.queue.expire_after },
-        window_messages: config.queue.window,
-        hostname: config.server.hostname.to_string(),
-        bounce: config.bounce.clone(),
-        owners: config.applications.iter().filter_map(|app| Some((Arc::clone(&app.name), app.owner.clone()?))).collect(),
-        delay_warning_after: config.queue.delay_warning_after,
-        jitter: 10,
-        record: config.history.keep.is_some(),
-        ..queue::Settings::default()
-    }
-}
-
-fn smtp_settings(config: &Config) -> smtp::Settings {
-    smtp::Settings {
-        hostname: config.server.hostname.to_string(),
-        max_connections: config.access.max_connections,
-        max_connections_per_client: config.access.max_connections_per_client,
-        timeout: config.access.idle_timeout,
-        ..smtp::Settings::default()
     }
 }

@@ -35,6 +35,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use postrider_providers::contract::{Address, Message, MessageId};
 use tokio_util::sync::CancellationToken;
 
@@ -115,7 +116,8 @@ pub struct Queue<S: Spool>(Arc<Shared<S>>);
 #[derive(Debug)]
 struct Shared<S: Spool> {
     spool: S,
-    settings: Settings,
+    settings: ArcSwap<Settings>,
+    metrics: Metrics,
     clock: Clock,
     lanes: Lanes,
     digests: Digests,
@@ -141,7 +143,8 @@ impl<S: Spool> Queue<S> {
         let window = Window::new(settings.window_messages, settings.window_octets, clock);
         Self(Arc::new(Shared {
             spool,
-            settings,
+            metrics: settings.metrics.clone(),
+            settings: ArcSwap::from_pointee(settings),
             clock,
             lanes: Lanes::default(),
             digests: Digests::default(),
@@ -201,7 +204,7 @@ impl<S: Spool> Queue<S> {
     /// What stands in for the null reverse-path of notifications where that is not taken.
     #[must_use]
     pub fn notification_sender(&self) -> Option<Address> {
-        self.0.settings.bounce.sender.clone()
+        self.0.settings.load().bounce.sender.clone()
     }
 
     /// Lets up to `count` messages go that wait for `reason`.
@@ -212,7 +215,19 @@ impl<S: Spool> Queue<S> {
     /// What of the queue's work stands still, in words; `None` if it goes on, or there is nothing to do.
     #[must_use]
     pub fn stands_still(&self) -> Option<String> {
-        self.0.pulse.stands_still(self.0.settings.lease / 3, self.0.window.ready())
+        self.0.pulse.stands_still(self.0.settings.load().lease / 3, self.0.window.ready())
+    }
+
+    /// Goes by these settings from now on. The bounds of the window, the length of a lease and the meters
+    /// stay.
+    pub fn change(&self, settings: Settings) {
+        self.0.settings.store(Arc::new(settings));
+    }
+
+    /// Lets everything go that waits for anything: what it waited for may not be there any more.
+    pub fn wake_all(&self) {
+        self.0.window.wake_all();
+        self.0.poke.notify_one();
     }
 
     /// What a message waits for, and until when, if it is parked: a limit, a circuit, a pause. It may come
@@ -256,7 +271,7 @@ impl<S: Spool> Queue<S> {
     /// What is counted and timed, here and wherever the queue is known.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
-        &self.0.settings.metrics
+        &self.0.metrics
     }
 
     /// The queue's clock.

@@ -44,7 +44,7 @@ use crate::tls::ServerTls;
 use census::Census;
 
 pub use bdat::Chunk;
-pub use listener::{bind, serve};
+pub use listener::{Serving, bind, serve};
 pub use places::Sessions;
 pub use session::converse;
 pub use xclient::{Told, XClient};

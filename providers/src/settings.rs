@@ -214,12 +214,49 @@ pub enum Secret {
     File(PathBuf),
 }
 
+/// Tells whether secrets are what they were, without keeping them: only one of the same process can be
+/// compared with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witness(u64);
+
+thread_local! {
+    /// What has been read of secrets on this thread, while somebody wants to know.
+    static READ: std::cell::RefCell<Option<std::hash::DefaultHasher>> = const { std::cell::RefCell::new(None) };
+}
+
+impl Witness {
+    /// Does `work`, and says what secrets it has read.
+    pub fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
+        static KEYS: std::sync::LazyLock<std::hash::RandomState> = std::sync::LazyLock::new(std::hash::RandomState::new);
+        let outer = READ.replace(Some(std::hash::BuildHasher::build_hasher(&*KEYS)));
+        let result = work();
+        let read = READ.replace(outer).map(|hasher| std::hash::Hasher::finish(&hasher));
+        (result, Self(read.unwrap_or_default()))
+    }
+
+    fn note(secret: &str) {
+        READ.with_borrow_mut(|read| {
+            if let Some(read) = read {
+                std::hash::Hash::hash(secret, read);
+            }
+        });
+    }
+}
+
 impl Secret {
     /// Reads the secret's text.
     ///
     /// # Errors
     /// Says which variable or file is missing, empty or unreadable; never what was in it.
     pub fn read(&self) -> Result<String, String> {
+        let read = self.look_up();
+        if let Ok(text) = &read {
+            Witness::note(text);
+        }
+        read
+    }
+
+    fn look_up(&self) -> Result<String, String> {
         match self {
             Self::Literal(text) => Ok(text.clone()),
             Self::Env(name) => match std::env::var(name) {

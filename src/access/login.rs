@@ -19,7 +19,7 @@ use crate::config;
 #[derive(Debug)]
 pub(super) struct Logins {
     credentials: Credentials,
-    failures: Mutex<Failures>,
+    failures: Arc<Mutex<Failures>>,
 }
 
 /// Why a login was refused.
@@ -38,8 +38,13 @@ impl Logins {
         let file = settings.password_file.clone().map(WatchedFile::new);
         Self {
             credentials: Credentials::new(applications, file),
-            failures: Mutex::new(Failures::new(settings.auth_failures, settings.auth_block)),
+            failures: Arc::new(Mutex::new(Failures::new(settings.auth_failures, settings.auth_block))),
         }
+    }
+
+    /// The same, with the failures of another.
+    pub(super) fn counting_with(self, other: &Self) -> Self {
+        Self { failures: Arc::clone(&other.failures), ..self }
     }
 
     /// Whether anybody at all could log in.

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use super::{Exit, fail};
 use crate::admin::Order;
 use crate::config::Config;
-use crate::gateway::{Gateway, StartError};
+use crate::gateway::{FileWatch, Gateway, StartError};
 use crate::telemetry;
 
 pub(super) async fn run(path: &Path) -> Exit {
@@ -44,21 +44,33 @@ pub(super) async fn run(path: &Path) -> Exit {
     }
     info!(version = env!("CARGO_PKG_VERSION"), hostname = %config.server.hostname, data_dir = %config.server.data_dir.display(), "ready");
 
+    let mut watch = FileWatch::new(path);
     loop {
+        let watches = gateway.config().server.watch_config;
         tokio::select! {
             () = stop_requested(&mut terminate, &mut interrupt) => break,
             _ = hangup.recv() => {
                 let looked = gateway.reload_certificates().await;
                 info!(taken = looked.taken, unchanged = looked.unchanged, bad = looked.bad, "SIGHUP: the certificate files were read again");
-                warn!("SIGHUP: this version reads its config at start only; restart it to apply a change");
+                watch.know();
+                // What came of it stands in the log.
+                let _ = gateway.reload_file(path).await;
+            }
+            () = watch.changed(), if watches => {
+                info!(config = %path.display(), "the config file has changed");
+                let _ = gateway.reload_file(path).await;
             }
             order = gateway.order() => match order {
                 Order::Drain { by } => {
                     info!(%by, "told to drain and end, by the admin API");
                     break;
                 }
-                Order::Reload { answer, .. } => {
-                    let _ = answer.send(Err("this version reads its config at start only; restart it to apply a change".to_owned()));
+                Order::Reload { by, answer } => {
+                    info!(%by, "told to read the config again, by the admin API");
+                    watch.know();
+                    let reloaded = gateway.reload_file(path).await;
+                    // Whoever asked may have gone.
+                    let _ = answer.send(reloaded.map(|changes| changes.in_words()).map_err(|error| error.to_string()));
                 }
             },
         }

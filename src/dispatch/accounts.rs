@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use postrider_providers::contract::{Allowance, DynProvider, ProviderName};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::rate::ProviderLimits;
+use super::rules::Rules;
 use super::transport::Guarded;
 use crate::queue::{Queue, WaitReason};
 use crate::spool::Spool;
@@ -39,22 +40,42 @@ struct Account {
     wake: Wake,
 }
 
-/// Begins to follow the account of each provider, until the tasks are dropped.
-pub(super) fn follow<S: Spool>(transports: &HashMap<ProviderName, Guarded>, queue: &Queue<S>) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    for (name, guarded) in transports {
-        let queue = queue.clone();
-        let wake: Wake = Arc::new(move |reason, count| queue.wake(reason, count));
-        let limits = Arc::clone(&guarded.limits);
-        let account = Account { name: name.clone(), provider: guarded.provider(), limits: Arc::clone(&limits), wake };
-        let mut following = Box::pin(account.follow());
-        // Most providers say at once that they cannot be asked; mail to them waits for nothing.
-        if (&mut following).now_or_never().is_none() {
-            limits.live().hold(Instant::now() + AT_START);
-            tasks.spawn(following);
+/// The accounts that are followed, until this is dropped.
+#[derive(Default)]
+pub(super) struct Accounts {
+    followed: HashMap<ProviderName, (Arc<Guarded>, AbortHandle)>,
+    tasks: JoinSet<()>,
+}
+
+impl Accounts {
+    /// Follows the account of each provider of these rules, and of no other.
+    pub(super) fn follow<S: Spool>(&mut self, rules: &Rules, queue: &Queue<S>) {
+        let is_same = |name: &ProviderName, guarded: &Arc<Guarded>| rules.transports.get(name).is_some_and(|now| Arc::ptr_eq(now, guarded));
+        self.followed.retain(|name, (guarded, task)| {
+            let stays = is_same(name, guarded);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        while self.tasks.try_join_next().is_some() {}
+        for (name, guarded) in &rules.transports {
+            if self.followed.contains_key(name) {
+                continue;
+            }
+            let queue = queue.clone();
+            let wake: Wake = Arc::new(move |reason, count| queue.wake(reason, count));
+            let limits = Arc::clone(&guarded.limits);
+            let account = Account { name: name.clone(), provider: guarded.provider(), limits: Arc::clone(&limits), wake };
+            let mut following = Box::pin(account.follow());
+            // Most providers say at once that they cannot be asked; mail to them waits for nothing.
+            if (&mut following).now_or_never().is_none() {
+                limits.live().hold(Instant::now() + AT_START);
+                let task = self.tasks.spawn(following);
+                self.followed.insert(name.clone(), (Arc::clone(guarded), task));
+            }
         }
     }
-    tasks
 }
 
 impl Account {

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use postrider_providers::contract::{ProviderName, Report};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -25,8 +25,15 @@ type Freed = Arc<dyn Fn(&WaitReason) + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct ConcurrencyLayer {
     reason: WaitReason,
-    permits: Arc<Semaphore>,
+    hands: Arc<Hands>,
     freed: Freed,
+}
+
+/// How many handovers are under way, and how many may be.
+#[derive(Debug)]
+struct Hands {
+    under_way: AtomicUsize,
+    most: AtomicUsize,
 }
 
 /// A service that takes so many requests at the same time.
@@ -38,7 +45,7 @@ pub(super) struct Concurrency<T> {
 
 /// A permit that says when it comes back.
 struct Permit {
-    permit: Option<OwnedSemaphorePermit>,
+    hands: Arc<Hands>,
     reason: WaitReason,
     freed: Freed,
 }
@@ -47,15 +54,28 @@ impl ConcurrencyLayer {
     pub(super) fn new(name: &ProviderName, limit: usize, freed: impl Fn(&WaitReason) + Send + Sync + 'static) -> Self {
         Self {
             reason: WaitReason::new(format!("concurrency of {name}")),
-            permits: Arc::new(Semaphore::new(limit.max(1))),
+            hands: Arc::new(Hands { under_way: AtomicUsize::new(0), most: AtomicUsize::new(limit.max(1)) }),
             freed: Arc::new(freed),
         }
+    }
+
+    /// Allows so many from now on; those that are under way count.
+    pub(super) fn change(&self, limit: usize) {
+        self.hands.most.store(limit.max(1), Ordering::Relaxed);
+    }
+
+    fn take(&self) -> Option<Permit> {
+        let Self { reason, hands, freed } = self;
+        let most = hands.most.load(Ordering::Relaxed);
+        let one_more = |under_way: usize| (under_way < most).then(|| under_way + 1);
+        hands.under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Permit { hands: Arc::clone(hands), reason: reason.clone(), freed: Arc::clone(freed) })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.permit = None;
+        self.hands.under_way.fetch_sub(1, Ordering::Relaxed);
         (self.freed)(&self.reason);
     }
 }
@@ -88,12 +108,10 @@ where
     }
 
     fn call(&mut self, request: Try) -> Self::Future {
-        let ConcurrencyLayer { reason, permits, freed } = &self.layer;
-        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
-            let refusal = Refusal::Limited { reason: reason.clone(), until: Instant::now() + LOOK_AGAIN };
+        let Some(permit) = self.layer.take() else {
+            let refusal = Refusal::Limited { reason: self.layer.reason.clone(), until: Instant::now() + LOOK_AGAIN };
             return Box::pin(std::future::ready(Err(refusal)));
         };
-        let permit = Permit { permit: Some(permit), reason: reason.clone(), freed: Arc::clone(freed) };
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;

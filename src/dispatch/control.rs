@@ -147,7 +147,8 @@ impl<S: Spool> Dispatcher<S> {
     #[must_use]
     pub fn providers(&self) -> Vec<ProviderStatus> {
         let pins = self.holds.pins();
-        let mut all: Vec<_> = self.transports.iter().map(|(name, guarded)| self.status(name, guarded, &pins)).collect();
+        let rules = self.rules();
+        let mut all: Vec<_> = rules.transports.iter().map(|(name, guarded)| self.status(name, guarded, &pins)).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
     }
@@ -171,7 +172,7 @@ impl<S: Spool> Dispatcher<S> {
             drained: by(How::Drained),
             paused: by(How::Paused),
             in_flight: guarded.vitals.under_way(),
-            concurrency: guarded.vitals.concurrency,
+            concurrency: guarded.vitals.concurrency(),
             last_success,
             last_errors,
             throttled_until: guarded.limits.throttle().until().map(|until| self.queue.clock().time_of(until)),
@@ -222,14 +223,14 @@ impl<S: Spool> Dispatcher<S> {
                 let pin = Pin { route: Arc::clone(&known.name), provider: provider.clone(), by: by.clone() };
                 self.queue.spool().remember(&holds::pin_key(&route), pin.note()).await?;
                 self.holds.pin(&route, Some(pin));
-                self.look_again(known);
+                self.look_again(&known);
                 format!("route {route} asks {provider} alone")
             }
             Command::Unpin(route) => {
                 self.queue.spool().remember(&holds::pin_key(&route), None).await?;
                 self.holds.pin(&route, None);
                 if let Ok(known) = self.route(&route) {
-                    self.look_again(known);
+                    self.look_again(&known);
                 }
                 format!("route {route} asks all its providers")
             }
@@ -249,23 +250,23 @@ impl<S: Spool> Dispatcher<S> {
     /// # Errors
     /// When the spool cannot be read.
     pub async fn restore(&self) -> Result<(), SpoolError> {
-        let spool = self.queue.spool();
+        let (spool, rules) = (self.queue.spool(), self.rules());
         for (key, note) in spool.recall(holds::NOTES).await? {
             self.holds.restore(&key, &note);
         }
         for (key, note) in spool.recall(breaker::NOTES).await? {
-            if let Some(guarded) = self.transports.get(&ProviderName::from(&key[breaker::NOTES.len()..])) {
+            if let Some(guarded) = rules.transports.get(&ProviderName::from(&key[breaker::NOTES.len()..])) {
                 guarded.circuit.restore(&note);
             }
         }
         for (key, note) in spool.recall(rate::THROTTLES).await? {
-            if let Some(guarded) = self.transports.get(&ProviderName::from(&key[rate::THROTTLES.len()..])) {
+            if let Some(guarded) = rules.transports.get(&ProviderName::from(&key[rate::THROTTLES.len()..])) {
                 guarded.limits.throttle().restore(&note);
             }
         }
         for (key, note) in spool.recall(senders::NOTES).await? {
             let Some((provider, sender)) = key[senders::NOTES.len()..].split_once('/') else { continue };
-            if let Some(guarded) = self.transports.get(&ProviderName::from(provider)) {
+            if let Some(guarded) = rules.transports.get(&ProviderName::from(provider)) {
                 guarded.senders.restore(sender, &note);
             }
         }
@@ -299,7 +300,7 @@ impl<S: Spool> Dispatcher<S> {
 
     async fn reset(&self, name: ProviderName, by: &By) -> Result<String, ControlError> {
         self.go_on(How::Tripped, &Subject::Provider(name.clone()), by).await?;
-        if let Some(guarded) = self.transports.get(&name) {
+        if let Some(guarded) = self.rules().transports.get(&name) {
             guarded.circuit.reset();
             let throttle = guarded.limits.throttle().reset();
             for reason in guarded.senders.reset().iter().chain([&throttle]) {
@@ -312,21 +313,23 @@ impl<S: Spool> Dispatcher<S> {
 
     /// Lets mail of a route go that waits for the circuits of its providers: it may go another way now.
     fn look_again(&self, route: &Route) {
-        for guarded in route.providers.iter().filter_map(|name| self.transports.get(name)) {
+        let rules = self.rules();
+        for guarded in route.providers.iter().filter_map(|name| rules.transports.get(name)) {
             guarded.circuit.wake_all();
         }
     }
 
     fn known(&self, name: ProviderName) -> Result<ProviderName, ControlError> {
-        if self.transports.contains_key(&name) {
+        if self.rules().transports.contains_key(&name) {
             return Ok(name);
         }
         Err(ControlError::Unknown { what: "provider", name: name.to_string() })
     }
 
-    fn route(&self, name: &str) -> Result<&Route, ControlError> {
-        let route = self.router.routes().iter().find(|route| *route.name == *name);
-        route.map(|route| &**route).ok_or_else(|| ControlError::Unknown { what: "route", name: name.to_owned() })
+    fn route(&self, name: &str) -> Result<Arc<Route>, ControlError> {
+        let rules = self.rules();
+        let route = rules.router.routes().iter().find(|route| *route.name == *name);
+        route.map(Arc::clone).ok_or_else(|| ControlError::Unknown { what: "route", name: name.to_owned() })
     }
 
     /// What can be paused, by the name that it has elsewhere.

@@ -13,6 +13,7 @@ use tower::{Service as _, ServiceExt as _};
 use tracing::{error, info, warn};
 
 use super::rate::{Paid, Pass};
+use super::rules::Rules;
 use super::suitable::Examined;
 use super::transport::{Guarded, Ledger, Refusal, Try};
 use super::{Dispatcher, doubt, rewrite, stand_in};
@@ -65,6 +66,8 @@ impl Group {
 /// One message in the hands of dispatch.
 struct Delivery<'d, S: Spool> {
     dispatcher: &'d Dispatcher<S>,
+    /// What the dispatcher worked by when this began.
+    rules: &'d Rules,
     lease: &'d Arc<Lease<S>>,
     /// The message as it is handed over, but for what a provider's own name asks.
     message: &'d Arc<Message>,
@@ -91,14 +94,15 @@ struct Fate {
 
 /// Attempts a message, and ends its lease. Cannot fail: whatever happens is settled.
 pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S>) {
-    let (groups, unattempted) = group(dispatcher, &lease);
+    let rules = dispatcher.rules();
+    let (groups, unattempted) = group(dispatcher, &rules, &lease);
     // A notification has one recipient.
     let candidates = groups.first().map_or(&[][..], |group| &group.candidates);
-    let message = stand_in::shown(dispatcher, lease.message(), candidates);
+    let message = stand_in::shown(dispatcher, &rules, lease.message(), candidates);
     let is_null_sent = lease.message().envelope.reverse_path == ReversePath::Null;
     let lease = Arc::new(lease);
     let examined = Examined::new(&message, is_null_sent);
-    let delivery = Delivery { dispatcher, lease: &lease, message: &message, examined, paid: Paid::default() };
+    let delivery = Delivery { dispatcher, rules: &rules, lease: &lease, message: &message, examined, paid: Paid::default() };
     let results = join_all(groups.iter().map(|group| ask(&delivery, group))).await;
 
     #[expect(clippy::expect_used, reason = "the clones went with the tries, and each try has ended")]
@@ -107,7 +111,7 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
     let mut all = Fate { dispositions: unattempted, ..Fate::default() };
     let (mut waits, mut settled_any) = (Vec::new(), !all.dispositions.is_empty());
     for (group, result) in groups.iter().zip(results) {
-        let plan = plan(dispatcher, lease.message(), group, result.last.as_ref());
+        let plan = plan(dispatcher, &rules, lease.message(), group, result.last.as_ref());
         if plan != Plan::default() {
             group.recipients.iter().for_each(|&index| lease.plan(index, plan.clone()));
         }
@@ -135,9 +139,9 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
 }
 
 /// How the waiting of a group's recipients is reckoned: whom they wait for decides, then their route.
-fn plan<S: Spool>(dispatcher: &Dispatcher<S>, message: &Message, group: &Group, last: Option<&ProviderName>) -> Plan {
+fn plan<S: Spool>(dispatcher: &Dispatcher<S>, rules: &Rules, message: &Message, group: &Group, last: Option<&ProviderName>) -> Plan {
     let Group { route, candidates, in_doubt, .. } = group;
-    let own = last.and_then(|last| dispatcher.retry.get(last));
+    let own = last.and_then(|last| rules.retry.get(last));
     Plan {
         waits: own.cloned().or_else(|| route.retry.as_deref().map(Into::into)),
         expire_after: route.expire_after,
@@ -146,17 +150,17 @@ fn plan<S: Spool>(dispatcher: &Dispatcher<S>, message: &Message, group: &Group, 
 }
 
 /// Groups the open recipients by route and candidates.
-fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>, Vec<(RecipientIndex, Disposition)>) {
+fn group<S: Spool>(dispatcher: &Dispatcher<S>, rules: &Rules, lease: &Lease<S>) -> (Vec<Group>, Vec<(RecipientIndex, Disposition)>) {
     let (message, stored) = (lease.message(), lease.stored());
     let (mut groups, mut unattempted): (Vec<Group>, _) = (Vec::new(), Vec::new());
-    let chosen = chosen(dispatcher, lease);
+    let chosen = chosen(rules, lease);
     let states = stored.recipients.iter().zip(&stored.handovers);
     for (position, (recipient, (state, handover))) in (0u32..).zip(message.envelope.recipients.iter().zip(states)) {
         let index = RecipientIndex(position);
         if !state.is_open() {
             continue;
         }
-        let by_address = || dispatcher.router.route(&message.envelope.reverse_path, &recipient.address, &message.origin);
+        let by_address = || rules.router.route(&message.envelope.reverse_path, &recipient.address, &message.origin);
         let Some(route) = chosen.or_else(by_address) else {
             let diagnostic = Diagnostic {
                 status: Some(EnhancedStatus(4, 4, 4)),
@@ -179,9 +183,9 @@ fn group<S: Spool>(dispatcher: &Dispatcher<S>, lease: &Lease<S>) -> (Vec<Group>,
 }
 
 /// The route that a person has chosen for the message, as long as it exists.
-fn chosen<'d, S: Spool>(dispatcher: &'d Dispatcher<S>, lease: &Lease<S>) -> Option<&'d Arc<Route>> {
+fn chosen<'r, S: Spool>(rules: &'r Rules, lease: &Lease<S>) -> Option<&'r Arc<Route>> {
     let name = lease.stored().handling.rerouted.as_ref()?;
-    let route = dispatcher.router.routes().iter().find(|route| route.name == *name);
+    let route = rules.router.routes().iter().find(|route| route.name == *name);
     if route.is_none() {
         warn!(message_id = %lease.message().id, route = %name, "the route that was chosen for it is gone; its addresses decide again");
     }
@@ -191,7 +195,7 @@ fn chosen<'d, S: Spool>(dispatcher: &'d Dispatcher<S>, lease: &Lease<S>) -> Opti
 /// Asks the candidates of one group, as far as the limits on the sender let it go, until every recipient
 /// has a verdict or none is left to ask.
 async fn ask<S: Spool>(delivery: &Delivery<'_, S>, group: &Group) -> Fate {
-    let Delivery { dispatcher, lease, .. } = delivery;
+    let Delivery { dispatcher, rules, lease, .. } = delivery;
     let message = lease.message();
     let clock = dispatcher.queue.clock();
     if let Some((reason, until)) = dispatcher.holds.of_message(message, &group.route, clock.now()) {
@@ -200,7 +204,7 @@ async fn ask<S: Spool>(delivery: &Delivery<'_, S>, group: &Group) -> Fate {
         return stopped.end(Fate::default(), dispatcher);
     }
     let (application, domain) = (message.origin.application.as_deref(), message.envelope.reverse_path.domain());
-    let pass = Arc::new(dispatcher.pass(&group.route.name, application, domain, Arc::clone(&delivery.paid)));
+    let pass = Arc::new(rules.pass(&group.route.name, application, domain, Arc::clone(&delivery.paid)));
     let piece = pass.piece();
     let most = piece.map_or(usize::MAX, |piece| piece.recipients);
     if let Some(held) = held(delivery, group, most) {
@@ -226,18 +230,18 @@ async fn ask<S: Spool>(delivery: &Delivery<'_, S>, group: &Group) -> Fate {
 /// The end of a handover in doubt that waits for a person: its route holds, and its provider would not
 /// recognise it, or not all of it can be repeated in one call now.
 fn held<S: Spool>(delivery: &Delivery<'_, S>, group: &Group, most: usize) -> Option<Fate> {
-    let Delivery { dispatcher, lease, .. } = delivery;
+    let Delivery { dispatcher, rules, lease, .. } = delivery;
     let state = group.recipients.first().and_then(|index| lease.stored().recipients.get(index.0 as usize));
     let Some(RecipientState::InDoubt(provider)) = state.filter(|_| group.route.in_doubt == InDoubt::Hold) else { return None };
-    let is_recognised = dispatcher.transports.get(provider).is_some_and(|guarded| {
+    let is_recognised = rules.transports.get(provider).is_some_and(|guarded| {
         group.is_repeated(group.recipients.len(), most.min(guarded.max_recipients(&group.route.name)))
             && doubt::is_recognised(&guarded.capabilities(), lease.message().received, dispatcher.queue.clock().now())
     });
     if is_recognised {
         return None;
     }
-    let recognises = |guarded: &Guarded| guarded.capabilities().idempotency.is_some();
-    let why = match dispatcher.transports.get(provider).is_some_and(recognises) {
+    let recognises = |guarded: &Arc<Guarded>| guarded.capabilities().idempotency.is_some();
+    let why = match rules.transports.get(provider).is_some_and(recognises) {
         true => "the handover is in doubt, and the provider would not recognise it any more",
         false => "the handover was cut off",
     };
@@ -247,7 +251,7 @@ fn held<S: Spool>(delivery: &Delivery<'_, S>, group: &Group, most: usize) -> Opt
 
 /// Asks for those who may go now.
 async fn ask_now<S: Spool>(delivery: &Delivery<'_, S>, group: &Group, recipients: &[RecipientIndex], pass: &Arc<Pass>) -> Fate {
-    let Delivery { dispatcher, lease, examined, .. } = delivery;
+    let Delivery { dispatcher, rules, lease, examined, .. } = delivery;
     let mut open = Open::new(recipients);
     let mut result = Fate::default();
     let mut passed_over = Vec::new();
@@ -260,7 +264,7 @@ async fn ask_now<S: Spool>(delivery: &Delivery<'_, S>, group: &Group, recipients
         if open.recipients.is_empty() {
             break;
         }
-        let Some(guarded) = dispatcher.transports.get(name) else {
+        let Some(guarded) = rules.transports.get(name) else {
             open.note(Failure::Unavailable(Diagnostic::local(format!("the provider {name} is no longer configured"))));
             continue;
         };

@@ -18,6 +18,7 @@ mod live;
 mod pass;
 mod quota;
 mod status;
+mod successor;
 mod throttle;
 
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub struct ProviderLimits {
     domains: Option<KeyedLimits>,
     quotas: Vec<Budget>,
     /// What was used of the account's own quota by routes that have a share of it.
-    account: Uses,
+    account: Arc<Uses>,
     /// The routes that keep a share of each quota for themselves.
     reserves: RwLock<Arc<[(Arc<str>, Share)]>>,
     store: Store,
@@ -110,14 +111,14 @@ impl ProviderLimits {
                 1 => format!("quota of {name}"),
                 _ => format!("quota of {name}, {rate}"),
             };
-            quotas.push(Budget { reason: WaitReason::new(reason), rate, uses });
+            quotas.push(Budget { reason: WaitReason::new(reason), rate, uses: Arc::new(uses) });
         }
         let spool = queue.spool().clone();
         Ok(Self {
             rate: settings.rate.map(bucket),
             domains: settings.per_sending_domain.map(per_domain),
             quotas,
-            account: restored(format!("{name} account"), Duration::from_secs(86_400)).await?,
+            account: Arc::new(restored(format!("{name} account"), Duration::from_secs(86_400)).await?),
             reserves: RwLock::default(),
             store: Store(Arc::new(move |quota, of, since| spool.use_quota(quota, of, since))),
             live: Live::new(name),

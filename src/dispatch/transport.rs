@@ -17,6 +17,7 @@ use super::intent::IntentLayer;
 use super::notebook::Notebook;
 use super::observe::ObserveLayer;
 use super::rate::{Pass, ProviderLimits, RateLayer};
+use super::rules::Successor;
 use super::senders::Senders;
 use super::vitals::Vitals;
 use crate::config::{Failover, Rewrite};
@@ -86,6 +87,8 @@ pub struct Guarded {
     pub(super) vitals: Arc<Vitals>,
     /// Whom it has refused.
     pub(super) senders: Senders,
+    /// How many handovers are under way.
+    hands: ConcurrencyLayer,
     /// The stack.
     pub transport: Transport,
 }
@@ -94,6 +97,11 @@ impl Guarded {
     /// The provider itself, to be asked about its account.
     pub(super) fn provider(&self) -> Arc<dyn DynProvider> {
         Arc::clone(&self.connected.provider)
+    }
+
+    /// The provider as it was built.
+    pub(super) fn connected(&self) -> &Connected {
+        &self.connected
     }
 
     /// What the provider can carry, as it knows now: some learn it from what they talk to.
@@ -115,7 +123,7 @@ impl Guarded {
     }
 }
 
-/// Builds the stack around one provider, outermost guard first.
+/// Puts the guards around one provider.
 pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Queue<S>, notebook: &Notebook) -> Guarded {
     let Endpoint { connected, limits, concurrency, rewrite } = endpoint;
     let name = connected.name.clone();
@@ -126,20 +134,51 @@ pub(super) fn guard<S: Spool>(endpoint: Endpoint, failover: &Failover, queue: &Q
     limits.throttle().note_in(notebook.clone(), queue.clock());
     let senders = Senders::new(name.clone(), queue.clock(), notebook.clone());
     let vitals = Arc::new(Vitals::new(concurrency, queue.clock()));
+    let hands = ConcurrencyLayer::new(&name, concurrency, move |reason: &WaitReason| waiting.wake(reason, 1));
+    let transport = stack(&connected, queue, &vitals, &circuit, &hands, &limits);
+    Guarded { connected, limits, rewrite, circuit, vitals, senders, hands, transport }
+}
+
+/// The same around what follows on a provider, with what is known about it. Where nothing is different,
+/// neither is this.
+pub(super) fn guard_again<S: Spool>(before: &Arc<Guarded>, successor: Successor, queue: &Queue<S>) -> Arc<Guarded> {
+    let Successor { connected, limits, concurrency, rewrite } = successor;
+    let is_same_provider = Arc::ptr_eq(&connected.provider, &before.connected.provider);
+    before.hands.change(concurrency);
+    before.vitals.change(concurrency);
+    if is_same_provider && limits.is_none() && rewrite == before.rewrite {
+        return Arc::clone(before);
+    }
+    let limits = limits.map_or_else(|| Arc::clone(&before.limits), |limits| Arc::new(limits.after(&before.limits)));
+    let Guarded { circuit, vitals, senders, hands, .. } = &**before;
+    let (circuit, vitals, senders, hands) = (circuit.clone(), Arc::clone(vitals), senders.clone(), hands.clone());
+    let transport = stack(&connected, queue, &vitals, &circuit, &hands, &limits);
+    Arc::new(Guarded { connected, limits, rewrite, circuit, vitals, senders, hands, transport })
+}
+
+/// Builds the stack, outermost guard first.
+fn stack<S: Spool>(
+    connected: &Connected,
+    queue: &Queue<S>,
+    vitals: &Arc<Vitals>,
+    circuit: &Circuit,
+    hands: &ConcurrencyLayer,
+    limits: &Arc<ProviderLimits>,
+) -> Transport {
     let transport = ServiceBuilder::new()
         // Sees every try, those that the other guards refuse included.
-        .layer(ObserveLayer::new(name.clone(), Arc::clone(&vitals), queue.metrics().clone()))
+        .layer(ObserveLayer::new(connected.name.clone(), Arc::clone(vitals), queue.metrics().clone()))
         // Next, so that a provider that is down costs neither a permit nor a token.
         .layer(BreakerLayer(circuit.clone()))
         // Before the rate: a permit can always be given back, a token not always.
-        .layer(ConcurrencyLayer::new(&name, concurrency, move |reason: &WaitReason| waiting.wake(reason, 1)))
+        .layer(hands.clone())
         // The last to say no, so that every token taken is used. Looks at the sender's limits as well: all
         // or none.
-        .layer(RateLayer::new(Arc::clone(&limits)))
+        .layer(RateLayer::new(Arc::clone(limits)))
         // Innermost: only what really goes to the provider is recorded as begun.
-        .layer(IntentLayer::new(name))
+        .layer(IntentLayer::new(connected.name.clone()))
         .service(ProviderService(Arc::clone(&connected.provider)));
-    Guarded { connected, limits, rewrite, circuit, vitals, senders, transport: BoxCloneSyncService::new(transport) }
+    BoxCloneSyncService::new(transport)
 }
 
 /// The provider as a tower service.

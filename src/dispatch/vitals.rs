@@ -22,7 +22,7 @@ const WORDS: usize = 500;
 #[derive(Debug)]
 pub(super) struct Vitals {
     /// The most handovers that may be under way.
-    pub(super) concurrency: usize,
+    concurrency: AtomicUsize,
     clock: Clock,
     under_way: AtomicUsize,
     seen: Mutex<Seen>,
@@ -43,13 +43,23 @@ pub(super) struct UnderWay(Arc<Vitals>);
 
 impl Vitals {
     pub(super) fn new(concurrency: usize, clock: Clock) -> Self {
-        Self { concurrency, clock, under_way: AtomicUsize::new(0), seen: Mutex::default() }
+        Self { concurrency: AtomicUsize::new(concurrency), clock, under_way: AtomicUsize::new(0), seen: Mutex::default() }
     }
 
     /// Counts a try as under way until the value is dropped.
     pub(super) fn begin(this: &Arc<Self>) -> UnderWay {
         this.under_way.fetch_add(1, Ordering::Relaxed);
         UnderWay(Arc::clone(this))
+    }
+
+    /// The most handovers that may be under way.
+    pub(super) fn concurrency(&self) -> usize {
+        self.concurrency.load(Ordering::Relaxed)
+    }
+
+    /// Allows so many from now on.
+    pub(super) fn change(&self, concurrency: usize) {
+        self.concurrency.store(concurrency, Ordering::Relaxed);
     }
 
     /// Tries under way.

@@ -33,7 +33,7 @@ pub(super) async fn run<S: Spool>(queue: &Queue<S>) {
 
 /// Removes all that are too old, a few at a time.
 pub(super) async fn remove_old<S: Spool>(queue: &Queue<S>) -> Result<(), SpoolError> {
-    let filter = Filter { terms: vec![Term::State(vec![QueueState::Dead]), Term::Older(queue.0.settings.bounce.keep_dead_letters)] };
+    let filter = Filter { terms: vec![Term::State(vec![QueueState::Dead]), Term::Older(queue.0.settings.load().bounce.keep_dead_letters)] };
     let mut after: Option<MessageId> = None;
     loop {
         let found = queue.list(&filter, after, PIECE).await?;

@@ -117,7 +117,7 @@ pub(super) async fn run<S: Spool>(queue: &Queue<S>) {
     loop {
         let look = match end_periods(queue).await {
             Ok(()) => {
-                let next = digests.next_end(rule(&queue.0.settings)).map(|next| clock.instant_of(next));
+                let next = digests.next_end(rule(&queue.0.settings.load())).map(|next| clock.instant_of(next));
                 next.map_or(LOOK_AGAIN, |next| next.saturating_duration_since(Instant::now()).min(LOOK_AGAIN))
             }
             Err(SpoolError::Closed) => return,
@@ -135,9 +135,9 @@ pub(super) async fn run<S: Spool>(queue: &Queue<S>) {
 
 /// Ends the periods that are over: sends what was gathered, and forgets the rest.
 async fn end_periods<S: Spool>(queue: &Queue<S>) -> Result<(), SpoolError> {
-    let (digests, settings, now) = (&queue.0.digests, &queue.0.settings, queue.0.clock.now());
+    let (digests, settings, now) = (&queue.0.digests, queue.0.settings.load_full(), queue.0.clock.now());
     digests.load(&queue.0.spool).await?;
-    let is_over = |kept: &Kept| kept.period.is_over(rule(settings), now);
+    let is_over = |kept: &Kept| kept.period.is_over(rule(&settings), now);
     let over: Vec<String> = digests.periods.lock().iter().filter(|(_, kept)| is_over(kept)).map(|(address, _)| address.clone()).collect();
     for address in over {
         // Nothing is written about this one until its digest is stored.
@@ -162,7 +162,7 @@ async fn end<S: Spool>(queue: &Queue<S>, address: &str, period: &Period) -> Resu
     if period.gathered.messages > 0
         && let Ok(to) = address.parse::<Address>()
     {
-        let notification = digest::compose(&to, period, queue.0.settings.relay(), now);
+        let notification = digest::compose(&to, period, queue.0.settings.load().relay(), now);
         let id = notification.id;
         queue.submit(std::sync::Arc::new(notification)).await?;
         info!(notification = %id, to = address, who = period.who.as_str(), messages = period.gathered.messages, "digest sent");
@@ -173,7 +173,7 @@ async fn end<S: Spool>(queue: &Queue<S>, address: &str, period: &Period) -> Resu
             what: "digest".to_owned(),
         };
         let record = Record { at: millis(now), message: String::new(), about: None, events: vec![event], ended: false };
-        if queue.0.settings.record
+        if queue.0.settings.load().record
             && let Err(error) = spool.note(record.to_json()).await
         {
             warn!(%error, "the history does not get to know of a digest");

@@ -104,7 +104,7 @@ async fn claim<S: Spool>(shared: &Shared<S>, wants: Vec<Want>, octets: u64) -> R
 
 /// Renews this node's leases three times in their life, and takes over those of nodes that died.
 async fn renew<S: Spool>(shared: &Shared<S>) {
-    let lease = shared.settings.lease;
+    let lease = shared.settings.load().lease;
     loop {
         shared.pulse.kept();
         let now = shared.clock.now();
@@ -125,7 +125,7 @@ async fn renew<S: Spool>(shared: &Shared<S>) {
 /// Logs what a restart, or another node's end, brought back, and tells the history what is in doubt.
 pub(super) async fn recovered<S: Spool>(shared: &Shared<S>, recovered: &Recovered) {
     report(recovered);
-    if !shared.settings.record {
+    if !shared.settings.load().record {
         return;
     }
     // At once, so that they share commits; they are as many as there were handovers at the same time.

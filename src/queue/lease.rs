@@ -86,7 +86,8 @@ impl<S: Spool> Lease<S> {
 
     /// When the first of its open recipients is past its time.
     fn expires(&self) -> SystemTime {
-        let (schedule, stored) = (&self.queue.0.settings.retry, self.stored());
+        let (settings, stored) = (self.queue.0.settings.load(), self.stored());
+        let schedule = &settings.retry;
         let open = (0..).map(RecipientIndex).zip(&stored.recipients).filter(|(_, state)| state.is_open());
         let usual = Plan::default();
         let ends = open.map(|(index, _)| self.plans.get(&index).unwrap_or(&usual).expires(schedule, stored));
@@ -97,7 +98,7 @@ impl<S: Spool> Lease<S> {
     /// hear that it waits.
     fn ends(&self) -> SystemTime {
         let expires = self.expires();
-        warns_at(&self.queue.0.settings, self.stored()).map_or(expires, |warns_at| warns_at.min(expires))
+        warns_at(&self.queue.0.settings.load(), self.stored()).map_or(expires, |warns_at| warns_at.min(expires))
     }
 
     /// Whether it may not be parked: one of its recipients is past its time, or its sender is to hear that
@@ -170,20 +171,21 @@ impl<S: Spool> Lease<S> {
     ) {
         let shared = Arc::clone(&self.queue.0);
         let (brought, fates) = (Brought::of(&dispositions), journal::Fates::of(&dispositions));
-        let desk = Desk { spool: &shared.spool, settings: &shared.settings, digests: &shared.digests, now: shared.clock.now() };
+        let settings = shared.settings.load_full();
+        let desk = Desk { spool: &shared.spool, settings: &settings, digests: &shared.digests, now: shared.clock.now() };
         let (mut settled, told) = conclude(&desk, self.stored(), &self.plans, dispositions, asked, retry_at).await;
         settled.lane = shared.lanes.of(self.stored());
         settled.journal.splice(0..0, records);
         for (notification, lane) in &mut settled.notifications {
             *lane = shared.lanes.of_fresh(notification);
         }
-        if shared.settings.record {
+        if settings.record {
             let tries = std::mem::take(&mut *self.tries.lock());
             settled.journal.extend(journal::record(self.stored(), &settled, tries, told, &fates, shared.clock.now()));
         }
         durably(|| shared.spool.settle(settled.clone()), "settled").await;
         shared.journaled.notify_one();
-        brought.count(&shared.settings.metrics, self.message(), &settled.lane.route, &settled, asked);
+        brought.count(&shared.metrics, self.message(), &settled.lane.route, &settled, asked);
         for (notification, lane) in &settled.notifications {
             shared.window.note(lane, notification.received);
         }

@@ -331,6 +331,17 @@ impl Window {
         self.ready.notify_one();
     }
 
+    /// Lets all go that waits for anything.
+    pub(super) fn wake_all(&self) {
+        let mut state = self.state.lock();
+        let reasons: Vec<WaitReason> = state.parked.keys().cloned().collect();
+        for reason in reasons {
+            self.release(&mut state, &reason, usize::MAX);
+        }
+        drop(state);
+        self.ready.notify_one();
+    }
+
     /// What a message waits for, if it is parked; `None` also if it is not here or leased.
     pub(super) fn waits_for(&self, id: MessageId) -> Option<WaitReason> {
         match self.state.lock().places.get(&id) {

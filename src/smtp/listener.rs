@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinError, JoinSet};
@@ -39,23 +40,34 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves one listener until `shutdown`; then waits for the open sessions, which finish the message
-/// they are in. When it is dropped, so are they.
+/// What a listener serves with: each connection keeps what was here when it was accepted.
+#[derive(Debug)]
+pub struct Serving<S: Spool> {
+    /// The listener's own settings.
+    pub door: Arc<ArcSwap<Door>>,
+    /// What it shares with the others.
+    pub front_end: Arc<ArcSwap<FrontEnd<S>>>,
+    /// The sessions of all of them.
+    pub sessions: Arc<Sessions>,
+    /// Is cancelled when nobody listens any more.
+    pub gone: CancellationToken,
+}
+
+/// Serves one listener until `closed` or `shutdown`; then waits for the open sessions, which on
+/// `shutdown` finish the message they are in. When it is dropped, so are they.
 ///
 /// What waits here is bounded: the sessions by their places, and how many are refused at a time.
-pub async fn serve<S: Spool>(
-    listener: TcpListener,
-    door: Arc<Door>,
-    front_end: Arc<FrontEnd<S>>,
-    sessions: Arc<Sessions>,
-    shutdown: CancellationToken,
-) {
+pub async fn serve<S: Spool>(listener: TcpListener, serving: Serving<S>, closed: CancellationToken, shutdown: CancellationToken) {
+    let Serving { door, front_end, sessions, gone } = serving;
+    // Also if this is dropped before its end.
+    let gone = gone.drop_guard();
     let mut tasks = JoinSet::new();
     let refusals = Arc::new(Refusals::default());
     let (mut spare, failures) = (Spare::new(), Seldom::every(Duration::from_secs(10)));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
+            () = closed.cancelled() => break,
             Some(ended) = tasks.join_next() => {
                 note(ended);
                 continue;
@@ -63,9 +75,9 @@ pub async fn serve<S: Spool>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match sessions.enter(front_end.settings.max_connections) {
+            Ok((stream, peer)) => match sessions.enter(front_end.load().settings.max_connections) {
                 Ok(place) => {
-                    let (door, front_end, refusals) = (Arc::clone(&door), Arc::clone(&front_end), Arc::clone(&refusals));
+                    let (door, front_end, refusals) = (door.load_full(), front_end.load_full(), Arc::clone(&refusals));
                     tasks.spawn(connection::run(stream, peer, place, door, front_end, refusals, shutdown.clone()));
                 }
                 Err(refusal) => {
@@ -86,6 +98,7 @@ pub async fn serve<S: Spool>(
         }
     }
     drop(listener);
+    drop(gone);
     while let Some(ended) = tasks.join_next().await {
         note(ended);
     }

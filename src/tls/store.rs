@@ -25,7 +25,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The certificates of all listeners.
 #[derive(Debug)]
 pub struct CertificateStore {
-    slots: Vec<Arc<Slot>>,
+    slots: Mutex<Vec<Arc<Slot>>>,
     clock: Clock,
 }
 
@@ -70,7 +70,7 @@ impl CertificateStore {
     /// A store without certificates. The clock tells whether one has expired.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { slots: Vec::new(), clock }
+        Self { slots: Mutex::default(), clock }
     }
 
     /// Reads the certificates of a listener, and gives what it encrypts with. The first is for clients
@@ -78,21 +78,28 @@ impl CertificateStore {
     ///
     /// # Errors
     /// When one of them cannot be used.
-    pub fn listener(&mut self, certificates: &[CertificateFiles]) -> Result<ServerTls, TlsError> {
+    pub fn listener(&self, certificates: &[CertificateFiles]) -> Result<ServerTls, TlsError> {
         let mut slots = Vec::new();
         for files in certificates {
-            let slot = match self.slots.iter().find(|slot| slot.files == *files) {
-                Some(slot) => Arc::clone(slot),
+            let known = self.slots.lock().iter().find(|slot| slot.files == *files).map(Arc::clone);
+            let slot = match known {
+                Some(slot) => slot,
                 None => {
                     let slot = Slot::read(files, self.clock.now())
                         .map_err(|source| TlsError::Certificate { certificate: files.certificate.clone(), source })?;
-                    self.slots.push(Arc::clone(&slot));
+                    self.slots.lock().push(Arc::clone(&slot));
                     slot
                 }
             };
             slots.push(slot);
         }
         Ok(ServerTls::new(ByName(slots))?)
+    }
+
+    /// Forgets what no listener uses that is listed here.
+    pub fn keep<'c>(&self, used: impl IntoIterator<Item = &'c CertificateFiles>) {
+        let used: Vec<&CertificateFiles> = used.into_iter().collect();
+        self.slots.lock().retain(|slot| used.contains(&&slot.files));
     }
 
     /// Looks at the files; takes what is new, and keeps the old one where the new one is no good, which
@@ -102,7 +109,8 @@ impl CertificateStore {
     pub fn look(&self, asked: bool) -> Looked {
         let now = self.clock.now();
         let mut looked = Looked::default();
-        for slot in &self.slots {
+        let slots = self.slots.lock().clone();
+        for slot in &slots {
             match slot.look(asked) {
                 Some(true) => looked.taken += 1,
                 Some(false) => looked.bad += 1,
@@ -120,9 +128,6 @@ impl CertificateStore {
 
     /// Looks every ten seconds, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        if self.slots.is_empty() {
-            return;
-        }
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,

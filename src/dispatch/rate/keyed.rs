@@ -42,12 +42,12 @@ pub struct KeyedLimits {
     setting: String,
     named: HashMap<Arc<str>, Rule>,
     default: Option<Rule>,
-    buckets: Mutex<Buckets>,
+    pub(super) buckets: Arc<Mutex<Buckets>>,
 }
 
 /// Those that are not full. What is not here has its whole burst.
 #[derive(Debug, Default)]
-struct Buckets {
+pub(super) struct Buckets {
     used: HashMap<Arc<str>, Tat>,
     sweep_at: usize,
 }
@@ -88,7 +88,7 @@ impl KeyedLimits {
     pub fn new(what: impl Into<String>, named: impl IntoIterator<Item = (Arc<str>, Rate)>, default: Option<Rate>) -> Self {
         let named = named.into_iter().map(|(key, rate)| (key, Rule::new(rate, None))).collect();
         let default = default.map(|rate| Rule::new(rate, None));
-        Self { what: what.into(), setting: String::new(), named, default, buckets: Mutex::default() }
+        Self { what: what.into(), setting: String::new(), named, default, buckets: Arc::default() }
     }
 
     /// The same, with the setting that they come from.

@@ -115,6 +115,11 @@ impl Live {
         }
     }
 
+    /// Goes on where another one was, which is asked no more.
+    pub(super) fn take_over(&self, before: &Self) {
+        *self.state.lock() = std::mem::take(&mut *before.state.lock());
+    }
+
     /// Looks at the limits as they are now.
     pub(super) fn enter(&self) -> Entered<'_> {
         Entered { live: self, state: self.state.lock(), now: Instant::now() }

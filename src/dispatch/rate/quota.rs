@@ -43,7 +43,7 @@ type Shares = BTreeMap<Arc<str>, u64>;
 pub(super) struct Budget {
     pub(super) reason: WaitReason,
     pub(super) rate: Rate,
-    pub(super) uses: Uses,
+    pub(super) uses: Arc<Uses>,
 }
 
 /// How a quota stands for one route.
@@ -184,7 +184,7 @@ mod tests {
     fn budget(rate: &str, stored: Vec<QuotaUse>) -> Budget {
         let rate: Rate = rate.parse().unwrap();
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567_891));
-        Budget { reason: WaitReason::new("quota"), rate, uses: Uses::restore("q".into(), rate.period, clock, stored) }
+        Budget { reason: WaitReason::new("quota"), rate, uses: Arc::new(Uses::restore("q".into(), rate.period, clock, stored)) }
     }
 
     fn takes(budget: &Budget, route: &str, reserves: &Reserves, most: u64) -> u64 {

@@ -45,6 +45,14 @@ impl Throttle {
         let _ = self.notes.set((notebook, clock));
     }
 
+    /// Goes on where another one was.
+    pub(super) fn take_over(&self, before: &Self) {
+        *self.until.lock() = *before.until.lock();
+        if let Some((notebook, clock)) = before.notes.get() {
+            self.note_in(notebook.clone(), *clock);
+        }
+    }
+
     /// Until when the provider wants to be left alone, if it does now.
     pub(in crate::dispatch) fn until(&self) -> Option<Instant> {
         (*self.until.lock()).filter(|until| *until > Instant::now())

@@ -154,7 +154,7 @@ async fn nmap_finds_no_open_relay_in_any_sample_config() {
     let certificate = self_signed(directory.path());
     for (path, config) in samples(&certificate) {
         let gateway = gateway(config.clone(), &certificate).await;
-        for (listener, &address) in config.listeners.iter().zip(gateway.addresses()) {
+        for (listener, address) in config.listeners.iter().zip(gateway.addresses()) {
             if listener.tls == ListenerTls::Implicit {
                 // The script speaks no TLS; the rules are the same for all listeners.
                 continue;
@@ -191,7 +191,7 @@ async fn testssl_finds_nothing_old_and_nothing_weak() {
     config.listeners.push(config.listeners[0].clone());
     (config.listeners[0].tls, config.listeners[1].tls) = (ListenerTls::StartTls, ListenerTls::Implicit);
     let gateway = gateway(config, &certificate).await;
-    for (options, &address) in [&["--starttls", "smtp"][..], &[]].into_iter().zip(gateway.addresses()) {
+    for (options, address) in [&["--starttls", "smtp"][..], &[]].into_iter().zip(gateway.addresses()) {
         let (port, _passing) = as_client("203.0.113.9", address).await;
         assert_is_sound(&testssl(directory.path(), options, port).await);
     }

@@ -1,6 +1,7 @@
 //! What limits hold back, and whom they do not.
 
 use super::*;
+use crate::dispatch::rate::KeyedLimits;
 
 #[tokio::test(start_paused = true)]
 async fn a_limited_message_waits_for_its_time_and_is_not_offered_elsewhere() {

@@ -7,6 +7,7 @@ mod tls;
 
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use postrider_providers::contract::ReversePath;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -322,13 +323,13 @@ async fn when_serving_is_cut_off_so_are_the_sessions() {
     let gate = gate();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(crate::smtp::serve(
-        listener,
-        Arc::clone(&gate.door),
-        Arc::clone(&gate.front_end),
-        Arc::default(),
-        gate.shutdown.clone(),
-    ));
+    let serving = crate::smtp::Serving {
+        door: Arc::new(ArcSwap::new(Arc::clone(&gate.door))),
+        front_end: Arc::new(ArcSwap::new(Arc::clone(&gate.front_end))),
+        sessions: Arc::default(),
+    };
+    let closed = CancellationToken::new();
+    let serving = tokio::spawn(crate::smtp::serve(listener, serving, closed, gate.shutdown.clone()));
     let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
     client.write_all(b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nhi\r\n").await.unwrap();
     let mut replies = String::new();

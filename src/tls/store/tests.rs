@@ -51,19 +51,19 @@ fn at(year: i32, month: u8, day: u8) -> SystemTime {
 }
 
 fn store(files: &CertificateFiles) -> CertificateStore {
-    let mut store = CertificateStore::new(Clock::system());
+    let store = CertificateStore::new(Clock::system());
     store.listener(std::slice::from_ref(files)).unwrap();
     store
 }
 
 impl CertificateStore {
     fn names(&self) -> Vec<String> {
-        self.slots.iter().map(|slot| slot.current().named()).collect()
+        self.slots.lock().iter().map(|slot| slot.current().named()).collect()
     }
 
     /// What was found, and whether it was said that it is no good.
     fn found(&self, asked: bool) -> (Looked, bool) {
-        (self.look(asked), self.slots[0].watched.lock().bad.is_some_and(|(_, said)| said))
+        (self.look(asked), self.slots.lock()[0].watched.lock().bad.is_some_and(|(_, said)| said))
     }
 }
 
@@ -146,7 +146,7 @@ fn a_link_that_leads_to_another_folder_is_a_change() {
 #[test]
 fn a_certificate_of_two_listeners_is_read_once() {
     let files = Files::new("one.example");
-    let mut store = CertificateStore::new(Clock::system());
+    let store = CertificateStore::new(Clock::system());
     for _ in 0..2 {
         store.listener(std::slice::from_ref(&files.files)).unwrap();
     }
@@ -159,9 +159,9 @@ fn a_certificate_of_two_listeners_is_read_once() {
 #[tokio::test(start_paused = true)]
 async fn expiry_is_told_once_a_day_from_three_weeks_before() {
     let files = Files::new("one.example");
-    let mut store = CertificateStore::new(Clock::following_tokio(at(2027, 2, 1)));
+    let store = CertificateStore::new(Clock::following_tokio(at(2027, 2, 1)));
     store.listener(std::slice::from_ref(&files.files)).unwrap();
-    let told = || store.slots[0].watched.lock().told.unwrap();
+    let told = || store.slots.lock()[0].watched.lock().told.unwrap();
     let mut days = Vec::new();
     let mut last = told();
     // Until two days after its end, on March 1st.

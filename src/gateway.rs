@@ -9,7 +9,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -224,7 +224,13 @@ impl<S: Spool> Gateway<S> {
         let (mut doors, mut attempts, mut feeding, mut recording) = (Task::new(), Task::new(), Task::new(), Task::new());
         let (kept, indexed, stop) = (history.clone(), queue.clone(), recording.stop.clone());
         recording.tasks.spawn(async move { kept.run(indexed.spool().clone(), indexed.journaled(), stop).await });
-        doors.tasks.spawn(Arc::clone(&certificates).watch(doors.stop.clone()));
+        let metrics = queue.metrics().clone();
+        metrics.set_config(1, false);
+        doors.tasks.spawn(Arc::clone(&certificates).watch(doors.stop.clone(), move |store| {
+            let seconds = |end: SystemTime| end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            let ends: Vec<_> = store.ends().into_iter().map(|(file, end)| (file, seconds(end))).collect();
+            metrics.set_certificates(ends.iter().map(|(file, end)| (file.as_str(), *end)));
+        }));
         attempts.tasks.spawn(Arc::clone(&dispatcher).run(attempts.stop.clone(), ATTEMPTS_GRACE));
         let (fed, stop) = (queue.clone(), feeding.stop.clone());
         feeding.tasks.spawn(async move { fed.run(stop).await });

@@ -206,7 +206,8 @@ async fn listeners_open_and_close_and_the_sessions_of_a_closed_one_go_on() {
     let write = |ports: &[u16]| {
         let listeners: String = ports.iter().map(|port| format!("[[listener]]\nbind = \"127.0.0.1:{port}\"\n")).collect();
         let rest = config(directory.path(), &[("one", &one)]);
-        rest.replace("[[listener]]\nbind = \"127.0.0.1:0\"\n", "[x]\n").replace("[x]\ntolerance = { missing_fields = \"keep\", long_lines = \"keep\" }\n", &listeners)
+        rest.replace("[[listener]]\nbind = \"127.0.0.1:0\"\n", "[x]\n")
+            .replace("[x]\ntolerance = { missing_fields = \"keep\", long_lines = \"keep\" }\n", &listeners)
     };
     let gateway = gateway(&write(&[first])).await;
     let mut session = Client::connect(([127, 0, 0, 1], first).into()).await.unwrap();

@@ -149,6 +149,8 @@ impl<S: Spool> Handle<S> {
 impl<S: Spool> Parts<S> {
     fn conclude(&self, result: Result<Changes, ReloadError>) -> Result<Changes, ReloadError> {
         self.reloads.note(&result);
+        let last = self.reloads.last.load();
+        self.queue.metrics().set_config(last.generation, last.failure.is_some());
         match &result {
             Ok(changes) => {
                 for line in changes.lines() {
@@ -157,11 +159,7 @@ impl<S: Spool> Parts<S> {
                 for line in changes.after_restart() {
                     warn!("config: {line}, which takes a restart; until then, the old one holds");
                 }
-                info!(
-                    generation = self.reloads.last.load().generation,
-                    changes = changes.lines().len(),
-                    "the config was read again, and is in use"
-                );
+                info!(generation = last.generation, changes = changes.lines().len(), "the config was read again, and is in use");
             }
             Err(error) => error!("the new config is not taken, and the old one stays in use\n{error}"),
         }

@@ -102,6 +102,13 @@ impl CertificateStore {
         self.slots.lock().retain(|slot| used.contains(&&slot.files));
     }
 
+    /// Each certificate's file, and when it ends.
+    #[must_use]
+    pub fn ends(&self) -> Vec<(String, SystemTime)> {
+        let end = |slot: &Arc<Slot>| (slot.files.certificate.display().to_string(), slot.current().not_after);
+        self.slots.lock().iter().map(end).collect()
+    }
+
     /// Looks at the files; takes what is new, and keeps the old one where the new one is no good, which
     /// the log then says once. With `asked`, a person wants to know: what is bad is said at once and
     /// again. Without, it is only said when it has not changed until the next look, because somebody may
@@ -126,9 +133,10 @@ impl CertificateStore {
         self.look_aside(true).await
     }
 
-    /// Looks every ten seconds, until `stop`.
-    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+    /// Looks every ten seconds, until `stop`, and lets `looked` see what it has then.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken, looked: impl Fn(&Self)) {
         loop {
+            looked(&self);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(PERIOD) => {}

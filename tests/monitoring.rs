@@ -1,0 +1,70 @@
+//! The alert rules and the dashboard, against a gateway that is scraped.
+
+#![allow(clippy::unwrap_used, reason = "what does not work here fails the test")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use postrider::sandbox::{SandboxSmarthost, SmarthostSettings};
+use support::client::{message, send};
+use support::{client, eventually, gateway, run, server, smarthost};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+fn file(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/monitoring").join(name)
+}
+
+/// The metrics that a text names.
+fn named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("postrider_")).map(str::to_owned).collect()
+}
+
+async fn promtool(arguments: &[&str], input: &str) -> String {
+    let output = run(client("promtool", arguments), input).await;
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "promtool {arguments:?}: {said}");
+    said
+}
+
+#[tokio::test]
+async fn the_rules_are_sound_and_fire_when_they_should() {
+    promtool(&["check", "rules", file("alerts.yml").to_str().unwrap()], "").await;
+    promtool(&["test", "rules", file("alerts.test.yml").to_str().unwrap()], "").await;
+}
+
+#[tokio::test]
+async fn every_metric_that_is_named_is_there_and_well_formed() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = SandboxSmarthost::start(SmarthostSettings::default()).await.unwrap();
+    let key = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
+    let (certificate, private_key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    std::fs::write(&certificate, key.cert.pem()).unwrap();
+    std::fs::write(&private_key, key.signing_key.serialize_pem()).unwrap();
+    let tls = format!("tls = \"starttls\"\ncertificate = {certificate:?}\nprivate_key = {private_key:?}\n");
+    let route = "[[route]]\nname = \"default\"\nproviders = [\"smarthost.one\"]\n[admin]\nbind = \"127.0.0.1:0\"\n";
+    let config = [server(directory.path()), tls, smarthost("one", host.address().port()), route.to_owned()].concat();
+    let gateway = gateway(&config).await;
+    send(gateway.addresses()[0], "a@corp.example", &["b@example.net"], &message("one")).await;
+    eventually("it is delivered", async || gateway.counts().await.unwrap().messages == 0).await;
+
+    let address = gateway.admin_address().unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, scrape) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    // It knows the older text format only, in which a comment ends nothing.
+    promtool(&["check", "metrics"], scrape.trim_end().trim_end_matches("# EOF")).await;
+    let there = named(scrape);
+    for source in ["alerts.yml", "dashboard.json"] {
+        let wanted = named(&std::fs::read_to_string(file(source)).unwrap());
+        assert!(wanted.len() > 5, "{source}: {wanted:?}");
+        let missing: Vec<_> = wanted.difference(&there).collect();
+        assert!(missing.is_empty(), "{source} names what no scrape has: {missing:?}\n{scrape}");
+    }
+    gateway.drain().await;
+}

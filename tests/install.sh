@@ -101,6 +101,8 @@ install_peers() {
         has "$client" || missing+=("$client")
     done
     has testssl || missing+=(testssl.sh)
+    # Checks the alert rules and what is scraped.
+    has promtool || missing+=(prometheus)
     # What lets Postfix log in as a client.
     ls /usr/lib/*/sasl2/libplain.so >/dev/null 2>&1 || missing+=(libsasl2-modules)
     has dovecot && [ -x /usr/lib/dovecot/submission ] || missing+=(dovecot-core dovecot-submissiond)

@@ -34,7 +34,7 @@ const FAULT: u64 = 600;
 const EVERY: u64 = 10;
 const MESSAGES: u64 = 180;
 
-/// When the drill is over.
+/// When the drill is over at the latest.
 const END: u64 = 2 * 3600;
 
 /// What a provider does while it fails.
@@ -191,6 +191,9 @@ impl Drill {
             sleep_until(start + Duration::from_secs(second)).await;
             if second % EVERY == 0 && second / EVERY < MESSAGES {
                 sent.insert(self.submit().await, second);
+            }
+            if second > EVERY * MESSAGES + 60 && self.queue.counts().await.unwrap().messages == 0 {
+                break;
             }
             // In the midst of the second, when all that it brought has happened.
             sleep(Duration::from_millis(500)).await;

@@ -17,10 +17,10 @@ use governor::{Quota, RateLimiter};
 use postrider_providers::settings::{Counted, Rate};
 use tokio::time::Instant;
 
-/// How late a message may come and still count as in time. Timers are coarse, and where one token is all
-/// that there is, what they waste would be lost. Always less than the time of one token, so that it never
-/// lets one more through.
-const GRACE: Duration = Duration::from_millis(5);
+/// How late a message may come and still count as in time. Where one token is all that there is, what coarse
+/// timers and a wait for another limit waste would be lost. At most half the time of a token, so that it
+/// never lets one more through than burst and rate.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// tokio's clock for governor, so that limits stand still when tests pause time.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_providers::contract::{Connected, ProviderName};
+use tracing::error;
 
 use super::Endpoint;
 use super::notebook::Notebook;
@@ -90,8 +91,10 @@ impl Rules {
                 }
                 None => {
                     let Successor { connected, limits, concurrency, rewrite } = successor;
-                    // Whoever has none of before brings some.
-                    let limits = limits?;
+                    let Some(limits) = limits else {
+                        error!(provider = %name, "left out: it has no limits of before, and brings none");
+                        return None;
+                    };
                     Arc::new(transport::guard(Endpoint { connected, limits, concurrency, rewrite }, failover, queue, notebook))
                 }
             };

@@ -169,7 +169,7 @@ pub fn compose(to: &Address, period: &Period, relay: Relay<'_>, now: SystemTime)
     };
     line(format_args!("From: Mail Delivery System <{}>", relay.from()));
     line(format_args!("To: <{to}>"));
-    line(format_args!("Subject: Undelivered mail: {} more", count(messages, "message")));
+    line(format_args!("Subject: Undelivered mail: {}", count(messages, "more message")));
     line(format_args!("Date: {}", date(now)));
     line(format_args!("Message-ID: <{id}@{hostname}>"));
     line(format_args!("Auto-Submitted: auto-generated"));

@@ -26,7 +26,7 @@ async fn fail(queue: &Queue<MemorySpool>, failures: usize) -> usize {
         let message = message_for(0, &["a@x.example"], Body::Inline("".into()));
         let event = Fate::Failed { diagnostic: Diagnostic::reply("RCPT", 550, "5.1.1 no"), expired: false };
         let notices = [Notice { recipient: &message.envelope.recipients[0], event }];
-        let desk = Desk { spool: &shared.spool, settings: &shared.settings, digests: &shared.digests, now: shared.clock.now() };
+        let desk = Desk { spool: &shared.spool, settings: &shared.settings.load(), digests: &shared.digests, now: shared.clock.now() };
         let reader = Reader { who: Who::Owner, address: &owner, sender_is_told: false };
         told += usize::from(shared.digests.admit(&desk, reader, &message, &notices).await);
     }

@@ -327,6 +327,7 @@ async fn when_serving_is_cut_off_so_are_the_sessions() {
         door: Arc::new(ArcSwap::new(Arc::clone(&gate.door))),
         front_end: Arc::new(ArcSwap::new(Arc::clone(&gate.front_end))),
         sessions: Arc::default(),
+        gone: CancellationToken::new(),
     };
     let closed = CancellationToken::new();
     let serving = tokio::spawn(crate::smtp::serve(listener, serving, closed, gate.shutdown.clone()));

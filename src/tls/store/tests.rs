@@ -182,7 +182,7 @@ async fn the_watch_takes_a_new_certificate_by_itself() {
     let files = Files::new("old.example");
     let store = Arc::new(store(&files.files));
     let stop = CancellationToken::new();
-    let watching = tokio::spawn(Arc::clone(&store).watch(stop.clone()));
+    let watching = tokio::spawn(Arc::clone(&store).watch(stop.clone(), |_| {}));
     files.replace("new.example");
     tokio::time::sleep(PERIOD + Duration::from_secs(1)).await;
     while store.names() != ["new.example"] {

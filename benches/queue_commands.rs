@@ -68,7 +68,7 @@ fn fill(dir: &Path, messages: u64) {
         };
         tx.execute(
             "INSERT INTO lanes (id, priority, route, domain) VALUES (?1, ?2, ?3, ?4)",
-            params![i64::try_from(id).expect("a small number"), priority, route, format!("d{id}.example")],
+            params![id, priority, route, format!("d{id}.example")],
         )
         .expect("a lane");
     }

@@ -137,7 +137,7 @@ impl History {
     /// # Errors
     /// As [`History::search`].
     pub async fn size(&self) -> Result<Size, HistoryError> {
-        self.ask(|db| search::size(db)).await
+        self.ask(search::size).await
     }
 
     /// Moves records from the journal of `spool` into the history, whenever `hint` says that there are some

@@ -105,12 +105,15 @@ fn process() -> (u64, u64) {
     (resident.unwrap_or(0) * 1024, descriptors)
 }
 
+/// What the storage proved, and when.
+type Proof = (Instant, Result<(), String>);
+
 /// The answers, and what is remembered of the last ones.
 #[derive(Clone)]
 pub(super) struct Health {
     vital: Arc<dyn Vital>,
     draining: CancellationToken,
-    proved: Arc<Mutex<Option<(Instant, Result<(), String>)>>>,
+    proved: Arc<Mutex<Option<Proof>>>,
     counted: Arc<Mutex<Option<Instant>>>,
 }
 

@@ -55,7 +55,7 @@ pub struct ProviderLimits {
     /// What was used of the account's own quota by routes that have a share of it.
     account: Arc<Uses>,
     /// The routes that keep a share of each quota for themselves.
-    reserves: RwLock<Arc<[(Arc<str>, Share)]>>,
+    reserves: RwLock<Arc<quota::Reserves>>,
     store: Store,
     live: Live,
     throttle: Throttle,

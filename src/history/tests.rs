@@ -27,7 +27,7 @@ fn about(number: u128) -> About {
         recipients: vec![format!("r{number}@Example.NET"), "all@example.net".to_owned()],
         message_id: Some(format!("{number}@corp.example").into()),
         size: 1000,
-        application: Some(if number % 2 == 0 { "erp" } else { "shop" }.into()),
+        application: Some(if number.is_multiple_of(2) { "erp" } else { "shop" }.into()),
         client: Some("192.0.2.1".to_owned()),
     }
 }

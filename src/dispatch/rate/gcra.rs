@@ -124,10 +124,9 @@ impl Rule {
         let after = bucket.clone();
         // Nobody asks for more at once, except for what was in one call under a larger limit.
         let Some(cells) = NonZeroU32::new(cost.min(self.burst.get())) else { return Ok(after) };
-        match self.limiter.check_key_n(&after, cells) {
-            Ok(Err(not_until)) => return Err(Instant::now() + not_until.wait_time_from(self.clock.now())),
-            // The other case, more than the burst, was excluded above.
-            Ok(Ok(())) | Err(_) => {}
+        // The other error, more than the burst, was excluded above.
+        if let Ok(Err(not_until)) = self.limiter.check_key_n(&after, cells) {
+            return Err(Instant::now() + not_until.wait_time_from(self.clock.now()));
         }
         if let Some(tat) = bucket.0.get().map(Duration::from) {
             let late = Duration::from(self.clock.now()).saturating_sub(tat);

@@ -250,6 +250,18 @@ async fn each_fault_ends_as_the_page_says() {
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
         std::fs::write(path, [head, begin, &table, end, tail].concat()).unwrap();
     } else {
-        assert_eq!(written, table, "docs/drills.md differs from what was found; UPDATE_EXPECTED=1 writes it anew");
+        assert_eq!(settled(written), settled(&table), "docs/drills.md differs from what was found; UPDATE_EXPECTED=1 writes it anew");
     }
+}
+
+/// The columns that do not depend on which of several messages that are due at once comes first: the fault,
+/// the verdict, the tries, who bounced, and the circuit.
+fn settled(table: &str) -> Vec<Vec<&str>> {
+    table
+        .lines()
+        .map(|row| {
+            let columns: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            [0, 1, 2, 5, 9].iter().filter_map(|column| columns.get(*column).copied()).collect()
+        })
+        .collect()
 }

@@ -3,6 +3,8 @@
 //! The large ones measure, and are run by hand:
 //! `cargo test --release --test isolation -- --ignored --nocapture --test-threads 1`
 
+#![allow(clippy::unwrap_used, reason = "what cannot be set up has failed")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

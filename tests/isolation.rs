@@ -181,7 +181,6 @@ async fn a_message_of_another_domain_does_not_stand_behind_a_flood() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures, for minutes"]
-#[expect(clippy::print_stdout, reason = "it tells what it has measured")]
 async fn measure_a_provider_that_hangs_with_100_000_messages_behind_it() {
     let (dead, alive) = (hanging(), Recording::taking(Duration::ZERO));
     let bench = Bench::start(&dead, &alive).await;
@@ -203,7 +202,6 @@ async fn measure_a_provider_that_hangs_with_100_000_messages_behind_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures, for minutes"]
-#[expect(clippy::print_stdout, reason = "it tells what it has measured")]
 async fn measure_a_flood_of_200_000_messages_of_one_domain() {
     let (dead, alive) = (hanging(), Recording::taking(Duration::from_millis(5)));
     let bench = Bench::start(&dead, &alive).await;

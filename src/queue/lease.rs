@@ -18,6 +18,10 @@ use crate::spool::{RecipientState, Settlement, Spool, SpoolError, Stored};
 /// A wait that somebody who looks for a message should find in the log; it is said once.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
+/// How long a message stays in the store at least for which there was no room to wait in: offered again at
+/// once, it would be refused again at once.
+const SHORTEST_OVERFLOW: Duration = Duration::from_millis(200);
+
 /// What became of one recipient in an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
@@ -139,7 +143,7 @@ impl<S: Spool> Lease<S> {
         {
             let (entry, delay) = *refused;
             // Too many wait for this already; the store has room.
-            let due = shared.clock.now() + delay;
+            let due = shared.clock.now() + delay.max(SHORTEST_OVERFLOW);
             self.entry = Some(entry);
             self.release(due).await;
         }

@@ -83,6 +83,9 @@ pub struct Stored {
     /// those that were in it together, and for no others. `None` if nobody was asked yet, or that is not
     /// known.
     pub handovers: Vec<Option<u64>>,
+    /// For each of them, when it may be asked for again at the earliest; `None`: whenever the message is due.
+    /// Others of the same message may be due before.
+    pub not_before: Vec<Option<SystemTime>>,
     /// How many attempts asked a provider.
     pub attempts: u32,
     /// What was decided about it meanwhile.
@@ -101,13 +104,41 @@ pub struct Handling {
 }
 
 impl Stored {
+    /// Whether a recipient is open and may be asked for at this time.
+    #[must_use]
+    pub fn is_due(&self, index: RecipientIndex, now: SystemTime) -> bool {
+        let position = index.0 as usize;
+        self.recipients.get(position).is_some_and(RecipientState::is_open)
+            && self.not_before.get(position).copied().flatten().is_none_or(|at| at <= now)
+    }
+
+    /// When the first of those is due who are open and may not be asked for yet.
+    #[must_use]
+    pub fn next_due(&self, now: SystemTime) -> Option<SystemTime> {
+        let open = self.recipients.iter().zip(&self.not_before).filter(|(state, _)| state.is_open());
+        open.filter_map(|(_, at)| *at).filter(|at| *at > now).min()
+    }
+
     /// The state of a message that was just accepted.
     #[must_use]
     pub fn fresh(message: Arc<Message>) -> Self {
         let recipients = vec![RecipientState::Pending; message.envelope.recipients.len()];
-        let handovers = vec![None; recipients.len()];
-        Self { message, recipients, handovers, attempts: 0, handling: Handling::default() }
+        let (handovers, not_before) = (vec![None; recipients.len()], vec![None; recipients.len()]);
+        Self { message, recipients, handovers, not_before, attempts: 0, handling: Handling::default() }
     }
+}
+
+/// What is new about one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Who it is.
+    pub recipient: RecipientIndex,
+    /// Where it stands now.
+    pub state: RecipientState,
+    /// The words that go with that.
+    pub words: String,
+    /// When it may be asked for again at the earliest, see [`Stored::not_before`].
+    pub not_before: Option<SystemTime>,
 }
 
 /// The durable end of a lease.
@@ -117,8 +148,8 @@ pub struct Settlement {
     pub id: MessageId,
     /// Where it waits from now on: its route may have changed.
     pub lane: Lane,
-    /// The recipients whose state changed, with the words that go with it.
-    pub changes: Vec<(RecipientIndex, RecipientState, String)>,
+    /// The recipients about whom there is something new.
+    pub changes: Vec<Change>,
     /// Attempts so far.
     pub attempts: u32,
     /// When the recipients still open are due again.

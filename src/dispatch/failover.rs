@@ -96,6 +96,11 @@ struct Fate {
 pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S>) {
     let rules = dispatcher.rules();
     let (groups, unattempted) = group(dispatcher, &rules, &lease);
+    let now = dispatcher.queue.clock().now();
+    if let Some(due) = lease.stored().next_due(now).filter(|_| groups.is_empty() && unattempted.is_empty() && !lease.is_to_be_settled()) {
+        // Nobody's time has come.
+        return lease.release(due).await;
+    }
     // A notification has one recipient.
     let candidates = groups.first().map_or(&[][..], |group| &group.candidates);
     let message = stand_in::shown(dispatcher, &rules, lease.message(), candidates);
@@ -111,7 +116,7 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
     let mut all = Fate { dispositions: unattempted, ..Fate::default() };
     let (mut waits, mut settled_any) = (Vec::new(), !all.dispositions.is_empty());
     for (group, result) in groups.iter().zip(results) {
-        let plan = plan(dispatcher, &rules, lease.message(), group, result.last.as_ref());
+        let plan = plan(dispatcher, &rules, lease.message(), group, &result);
         if plan != Plan::default() {
             group.recipients.iter().for_each(|&index| lease.plan(index, plan.clone()));
         }
@@ -119,7 +124,6 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
         waits.extend(result.waits);
         all.dispositions.extend(result.dispositions);
         all.asked |= result.asked;
-        all.retry_at = all.retry_at.max(result.retry_at);
         all.spool = all.spool.or(result.spool);
     }
     let clock = dispatcher.queue.clock();
@@ -134,17 +138,18 @@ pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S
     match earliest {
         // Nothing to write down: the message waits in memory, if it is not past its time.
         Some((reason, until)) if !settled_any && !lease.is_to_be_settled() => lease.park(reason, until).await,
-        _ => lease.settle(all.dispositions, all.asked, all.retry_at).await,
+        _ => lease.settle(all.dispositions, all.asked).await,
     }
 }
 
 /// How the waiting of a group's recipients is reckoned: whom they wait for decides, then their route.
-fn plan<S: Spool>(dispatcher: &Dispatcher<S>, rules: &Rules, message: &Message, group: &Group, last: Option<&ProviderName>) -> Plan {
+fn plan<S: Spool>(dispatcher: &Dispatcher<S>, rules: &Rules, message: &Message, group: &Group, result: &Fate) -> Plan {
     let Group { route, candidates, in_doubt, .. } = group;
-    let own = last.and_then(|last| rules.retry.get(last));
+    let own = result.last.as_ref().and_then(|last| rules.retry.get(last));
     Plan {
         waits: own.cloned().or_else(|| route.retry.as_deref().map(Into::into)),
         expire_after: route.expire_after,
+        not_before: result.retry_at,
         kept: dispatcher.holds.kept(message, route, candidates, in_doubt.is_some(), dispatcher.queue.clock().now()),
     }
 }
@@ -153,11 +158,11 @@ fn plan<S: Spool>(dispatcher: &Dispatcher<S>, rules: &Rules, message: &Message, 
 fn group<S: Spool>(dispatcher: &Dispatcher<S>, rules: &Rules, lease: &Lease<S>) -> (Vec<Group>, Vec<(RecipientIndex, Disposition)>) {
     let (message, stored) = (lease.message(), lease.stored());
     let (mut groups, mut unattempted): (Vec<Group>, _) = (Vec::new(), Vec::new());
-    let chosen = chosen(rules, lease);
+    let (chosen, now) = (chosen(rules, lease), dispatcher.queue.clock().now());
     let states = stored.recipients.iter().zip(&stored.handovers);
     for (position, (recipient, (state, handover))) in (0u32..).zip(message.envelope.recipients.iter().zip(states)) {
         let index = RecipientIndex(position);
-        if !state.is_open() {
+        if !stored.is_due(index, now) {
             continue;
         }
         let by_address = || rules.router.route(&message.envelope.reverse_path, &recipient.address, &message.origin);

@@ -137,6 +137,8 @@ struct Setup {
     limits: LimitSettings,
     sender_limits: SenderLimits,
     route: fn(&mut Route),
+    /// Whose mail takes the second provider alone.
+    other: When,
     /// In whose name the first provider gets mail.
     rewrite: Option<Rewrite>,
     failover: Failover,
@@ -148,6 +150,7 @@ impl Default for Setup {
             limits: LimitSettings::default(),
             sender_limits: SenderLimits::default(),
             route: |_| {},
+            other: When { sender_domains: vec!["other.example".parse().unwrap()], ..When::default() },
             rewrite: None,
             failover: Failover::default(),
         }
@@ -174,9 +177,8 @@ impl Bench {
             (b'a'..).zip(providers).map(|(letter, _)| ProviderName::new("test", &char::from(letter).to_string())).collect();
         let retry = RetrySchedule { waits: [60, 300].map(Duration::from_secs).to_vec(), expire_after: Duration::from_secs(1000) };
         let queue = Queue::new(spool.clone(), Settings { retry, window_messages: 400, ..Settings::default() }, clock);
-        // Mail of this domain takes the second provider alone.
-        let when = When { sender_domains: vec!["other.example".parse().unwrap()], ..When::default() };
-        let other = Route { name: "other".into(), when, providers: names.iter().skip(1).cloned().collect(), ..Route::default() };
+        let other =
+            Route { name: "other".into(), when: setup.other, providers: names.iter().skip(1).cloned().collect(), ..Route::default() };
         let mut route = Route { name: "all".into(), providers: names.clone(), ..Route::default() };
         (setup.route)(&mut route);
         let mut endpoints = Vec::new();

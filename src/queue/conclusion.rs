@@ -14,7 +14,7 @@ use super::{Disposition, Plan, Settings};
 use crate::bounce::{Event, Notice};
 use crate::history;
 use crate::spool::view::Lane;
-use crate::spool::{RecipientState, Settlement, Spool, Stored};
+use crate::spool::{Change, RecipientState, Settlement, Spool, Stored};
 pub(super) use notify::warns_at;
 
 /// What a conclusion is drawn with.
@@ -30,7 +30,7 @@ struct Conclusion<'a> {
     message: &'a Message,
     now: SystemTime,
     attempts: u32,
-    changes: Vec<(RecipientIndex, RecipientState, String)>,
+    changes: Vec<Change>,
     /// What somebody may have to hear, and of whom.
     notices: Vec<Notice<'a>>,
     about: Vec<RecipientIndex>,
@@ -51,15 +51,13 @@ pub(super) async fn conclude<S: Spool>(
     plans: &BTreeMap<RecipientIndex, Plan>,
     dispositions: Vec<(RecipientIndex, Disposition)>,
     asked: bool,
-    retry_at: Option<SystemTime>,
 ) -> (Settlement, Vec<history::Event>) {
     let Desk { settings, now, .. } = *desk;
     let message = &*stored.message;
     let attempts = stored.attempts + u32::from(asked);
     let usual = Plan::default();
     let planned = |index| plans.get(&index).unwrap_or(&usual);
-    // What a provider asked for is never cut short.
-    let scheduled = |index| planned(index).next(settings, stored, attempts, now).map(|next: SystemTime| next.max(retry_at.unwrap_or(next)));
+    let scheduled = |index| planned(index).next(settings, stored, attempts, now).map(Next::Scheduled);
     let mut conclusion = Conclusion {
         message,
         now,
@@ -77,7 +75,7 @@ pub(super) async fn conclude<S: Spool>(
         let until = planned(index).expires(&settings.retry, stored);
         match disposition {
             Disposition::Waiting(next, why) => {
-                let next = (now < until).then_some(next);
+                let next = (now < until).then_some(Next::Free(next));
                 conclusion.keep(index, state, why, next, until);
             }
             Disposition::Deferred(why) => conclusion.keep(index, state, why, scheduled(index), until),
@@ -99,24 +97,62 @@ pub(super) async fn conclude<S: Spool>(
             ended => conclusion.end(index, ended),
         }
     }
+    conclusion.pass_over(stored, planned, settings);
     conclusion.settlement(desk).await
 }
 
+/// When a recipient's turn comes again.
+enum Next {
+    /// By a schedule or a provider's wish: not before then.
+    Scheduled(SystemTime),
+    /// Nobody was asked: then at the latest.
+    Free(SystemTime),
+}
+
 impl<'a> Conclusion<'a> {
+    fn change(&mut self, recipient: RecipientIndex, state: RecipientState, words: String) {
+        self.changes.push(Change { recipient, state, words, not_before: None });
+    }
+
+    /// Somebody's turn comes then.
+    fn due(&mut self, at: SystemTime) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Those who are open, and of whom this attempt says nothing, because their own time has not come.
+    fn pass_over<'p>(&mut self, stored: &Stored, planned: impl Fn(RecipientIndex) -> &'p Plan, settings: &Settings) {
+        for (index, (state, at)) in (0..).map(RecipientIndex).zip(stored.recipients.iter().zip(&stored.not_before)) {
+            if !state.is_open() || self.changes.iter().any(|change| change.recipient == index) {
+                continue;
+            }
+            self.due(at.unwrap_or(self.now));
+            if self.warns {
+                let diagnostic = Diagnostic::local("it could not be handed over so far, and is tried again");
+                let until = planned(index).expires(&settings.retry, stored);
+                self.note(index, Event::Delayed { diagnostic, until, asked: stored.attempts > 0 });
+            }
+        }
+    }
+
     fn address(&self, index: RecipientIndex) -> &'a str {
         self.message.envelope.recipients[index.0 as usize].address.as_str()
     }
 
     /// The recipient stays open until `next`; without a next time it is given up. Otherwise that is at `until`.
-    fn keep(&mut self, index: RecipientIndex, state: RecipientState, why: Diagnostic, next: Option<SystemTime>, until: SystemTime) {
+    fn keep(&mut self, index: RecipientIndex, state: RecipientState, why: Diagnostic, next: Option<Next>, until: SystemTime) {
         let Some(next) = next else {
             error!(message_id = %self.message.id, to = self.address(index), reason = %why, "expired: it waited as long as queue.expire_after allows");
             return self.fail(index, RecipientState::Expired, why);
         };
-        self.due = Some(self.due.map_or(next, |due| due.min(next)));
+        let not_before = match next {
+            Next::Scheduled(at) => Some(at),
+            Next::Free(_) => None,
+        };
+        let (Next::Scheduled(next) | Next::Free(next)) = next;
+        self.due(next);
         let next_try_in_seconds = next.duration_since(self.now).unwrap_or_default().as_secs();
         info!(message_id = %self.message.id, to = self.address(index), reason = %why, advice = why.advice, attempt = self.attempts, next_try_in_seconds, "deferred");
-        self.changes.push((index, state, why.to_string()));
+        self.changes.push(Change { recipient: index, state, words: why.to_string(), not_before });
         if self.warns {
             self.note(index, Event::Delayed { diagnostic: why, until, asked: self.asked });
         }
@@ -129,12 +165,12 @@ impl<'a> Conclusion<'a> {
             Disposition::Relayed(provider, receipt) => {
                 let remote_id = receipt.remote_id.as_deref().unwrap_or("-");
                 info!(message_id = %id, to, %provider, remote_id, reply = %receipt.reply, attempt = self.attempts, "relayed");
-                self.changes.push((index, RecipientState::Relayed, receipt.reply.clone()));
+                self.change(index, RecipientState::Relayed, receipt.reply.clone());
                 self.note(index, Event::Relayed(receipt));
             }
             Disposition::InDoubt { provider, diagnostic, .. } => {
                 warn!(message_id = %id, to, %provider, reason = %diagnostic, advice = diagnostic.advice, "held: in doubt, and the route holds");
-                self.changes.push((index, RecipientState::Held(provider), diagnostic.to_string()));
+                self.change(index, RecipientState::Held(provider), diagnostic.to_string());
             }
             Disposition::Bounced(why) | Disposition::Deferred(why) | Disposition::Waiting(_, why) => {
                 warn!(message_id = %id, to, reason = %why, advice = why.advice, attempt = self.attempts, "bounced");
@@ -145,7 +181,7 @@ impl<'a> Conclusion<'a> {
 
     fn fail(&mut self, index: RecipientIndex, state: RecipientState, diagnostic: Diagnostic) {
         let expired = state == RecipientState::Expired;
-        self.changes.push((index, state, diagnostic.to_string()));
+        self.change(index, state, diagnostic.to_string());
         self.note(index, Event::Failed { diagnostic, expired });
     }
 
@@ -159,8 +195,8 @@ impl<'a> Conclusion<'a> {
         let Self { message, attempts, mut changes, notices, about, due, warns, warned, .. } = self;
         let told = notify::tell(desk, message, &notices).await;
         for position in told.dead {
-            if let Some((_, state, _)) = changes.iter_mut().find(|(index, ..)| *index == about[position]) {
-                *state = RecipientState::Dead;
+            if let Some(change) = changes.iter_mut().find(|change| change.recipient == about[position]) {
+                change.state = RecipientState::Dead;
             }
         }
         let settlement = Settlement {

@@ -7,7 +7,7 @@ use postrider_providers::contract::{ProviderName, RecipientIndex};
 
 use super::Disposition;
 use crate::history::event::{About, Event, Record, millis, words};
-use crate::spool::{Doubt, RecipientState, Settlement, Stored};
+use crate::spool::{Change, Doubt, RecipientState, Settlement, Stored};
 
 /// What a settlement does not say of an attempt any more.
 #[derive(Debug, Default)]
@@ -43,8 +43,9 @@ pub(super) fn record(
 ) -> Option<String> {
     let mut events = tries;
     let first_change = events.len();
-    for (index, state, said) in &settled.changes {
-        add(&mut events, first_change, event(state, fates.0.get(index), words(said.as_str()), settled.due), index.0);
+    for Change { recipient, state, words: said, not_before } in &settled.changes {
+        let due = not_before.unwrap_or(settled.due);
+        add(&mut events, first_change, event(state, fates.0.get(recipient), words(said.as_str()), due), recipient.0);
     }
     events.extend(told);
     let ended = has_ended(stored, settled);
@@ -144,8 +145,8 @@ fn recipients(event: &mut Event) -> Option<&mut Vec<u32>> {
 /// Whether the message has left the queue with this.
 fn has_ended(stored: &Stored, settled: &Settlement) -> bool {
     let mut states: Vec<&RecipientState> = stored.recipients.iter().collect();
-    for (index, state, _) in &settled.changes {
-        if let Some(place) = states.get_mut(index.0 as usize) {
+    for Change { recipient, state, .. } in &settled.changes {
+        if let Some(place) = states.get_mut(recipient.0 as usize) {
             *place = state;
         }
     }

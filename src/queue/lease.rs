@@ -13,14 +13,10 @@ use super::metered::Brought;
 use super::window::{Entry, WaitReason};
 use super::{Plan, Queue, journal};
 use crate::history;
-use crate::spool::{RecipientState, Settlement, Spool, SpoolError, Stored};
+use crate::spool::{Change, RecipientState, Settlement, Spool, SpoolError, Stored};
 
 /// A wait that somebody who looks for a message should find in the log; it is said once.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
-
-/// How long a message stays in the store at least for which there was no room to wait in: offered again at
-/// once, it would be refused again at once.
-const SHORTEST_OVERFLOW: Duration = Duration::from_millis(200);
 
 /// What became of one recipient in an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,13 +133,15 @@ impl<S: Spool> Lease<S> {
             entry.announced = true;
         }
         let shared = Arc::clone(&self.queue.0);
-        let ends = shared.clock.instant_of(self.ends());
+        // Those whose own time comes meanwhile do not wait for what the others wait for.
+        let ends = self.stored().next_due(shared.clock.now()).map_or(self.ends(), |due| due.min(self.ends()));
+        let ends = shared.clock.instant_of(ends);
         if let Some(entry) = self.entry.take()
             && let Err(refused) = shared.window.park(entry, reason, until, ends)
         {
             let (entry, delay) = *refused;
             // Too many wait for this already; the store has room.
-            let due = shared.clock.now() + delay.max(SHORTEST_OVERFLOW);
+            let due = shared.clock.now() + delay;
             self.entry = Some(entry);
             self.release(due).await;
         }
@@ -161,23 +159,17 @@ impl<S: Spool> Lease<S> {
 
     /// Ends the lease durably: recipients' states, the next time, and the notification that follows
     /// are one transaction. `asked`: whether any provider was asked, which makes it an attempt.
-    pub async fn settle(self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, retry_at: Option<SystemTime>) {
-        self.settle_and_note(dispositions, asked, retry_at, Vec::new()).await;
+    pub async fn settle(self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool) {
+        self.settle_and_note(dispositions, asked, Vec::new()).await;
     }
 
     /// The same, with more to tell the history of it.
-    pub(super) async fn settle_and_note(
-        mut self,
-        dispositions: Vec<(RecipientIndex, Disposition)>,
-        asked: bool,
-        retry_at: Option<SystemTime>,
-        records: Vec<String>,
-    ) {
+    pub(super) async fn settle_and_note(mut self, dispositions: Vec<(RecipientIndex, Disposition)>, asked: bool, records: Vec<String>) {
         let shared = Arc::clone(&self.queue.0);
         let (brought, fates) = (Brought::of(&dispositions), journal::Fates::of(&dispositions));
         let settings = shared.settings.load_full();
         let desk = Desk { spool: &shared.spool, settings: &settings, digests: &shared.digests, now: shared.clock.now() };
-        let (mut settled, told) = conclude(&desk, self.stored(), &self.plans, dispositions, asked, retry_at).await;
+        let (mut settled, told) = conclude(&desk, self.stored(), &self.plans, dispositions, asked).await;
         settled.lane = shared.lanes.of(self.stored());
         settled.journal.splice(0..0, records);
         for (notification, lane) in &mut settled.notifications {
@@ -204,8 +196,8 @@ impl<S: Spool> Lease<S> {
     /// Whether anybody is to be asked for again.
     fn is_open_after(&self, settled: &Settlement) -> bool {
         let mut states = self.stored().recipients.clone();
-        for (index, state, _) in &settled.changes {
-            if let Some(old) = states.get_mut(index.0 as usize) {
+        for Change { recipient, state, .. } in &settled.changes {
+            if let Some(old) = states.get_mut(recipient.0 as usize) {
                 *old = state.clone();
             }
         }
@@ -241,7 +233,7 @@ impl<S: Spool> Drop for Lease<S> {
                 (index, Disposition::InDoubt { provider, diagnostic, hold: false, recognised: false })
             })
             .collect();
-        runtime.spawn(lease.settle(lost, true, None));
+        runtime.spawn(lease.settle(lost, true));
     }
 }
 

@@ -3,7 +3,7 @@
 use postrider_providers::contract::{Message, RecipientIndex};
 
 use super::Disposition;
-use crate::spool::{RecipientState, Settlement};
+use crate::spool::{Change, RecipientState, Settlement};
 use crate::telemetry::metrics::{Metrics, Outcome};
 
 /// What an attempt brought, before it is known what follows from it.
@@ -22,8 +22,8 @@ impl Brought {
     /// Counts what was settled. `route` is where the message waited.
     pub(super) fn count(&self, metrics: &Metrics, message: &Message, route: &str, settlement: &Settlement, asked: bool) {
         let age = message.received.elapsed().unwrap_or_default();
-        for (index, state, _) in &settlement.changes {
-            let provider = self.0.iter().find(|(known, _)| known == index).and_then(|(_, provider)| provider.as_deref());
+        for Change { recipient, state, .. } in &settlement.changes {
+            let provider = self.0.iter().find(|(known, _)| known == recipient).and_then(|(_, provider)| provider.as_deref());
             let outcome = match state {
                 RecipientState::Relayed => Outcome::Relayed,
                 // Only waiting for a limit is no attempt.

@@ -166,7 +166,7 @@ impl<S: Spool> Queue<S> {
         let left = (0..).map(RecipientIndex).zip(&lease.stored().recipients).filter(|(_, state)| !state.is_final());
         let dispositions = left.map(|(index, _)| (index, Disposition::Bounced(why.clone()))).collect();
         let record = record(id, action, by, shared.clock.now(), None, false).to_json();
-        lease.settle_and_note(dispositions, false, None, vec![record]).await;
+        lease.settle_and_note(dispositions, false, vec![record]).await;
         Ok(Done::Done)
     }
 

@@ -24,6 +24,8 @@ pub struct Plan {
     pub waits: Option<Arc<[Duration]>>,
     /// The age at which its route gives it up.
     pub expire_after: Option<Duration>,
+    /// What a provider asked for: not again before then.
+    pub not_before: Option<SystemTime>,
     /// How long people kept it from going by what they have stopped. The time does not age it.
     pub kept: Duration,
 }
@@ -42,7 +44,7 @@ impl Plan {
         let expires = self.expires(usual, stored);
         let waits = self.waits.as_deref().unwrap_or(&usual.waits);
         let next = now + jitter(wait(waits, attempts), settings.jitter, stored.message.id, attempts);
-        (now < expires).then(|| next.min(expires))
+        (now < expires).then(|| next.min(expires).max(self.not_before.unwrap_or(now)))
     }
 }
 

@@ -282,7 +282,11 @@ impl Window {
         let lane = entry.lane.clone();
         let free = self.free_for(&state, &reason);
         if free.messages == 0 || entry.room.octets > free.octets {
-            let away = state.parked.get_mut(&reason).map_or(TICK, |parked| parked.turn_away(&lane));
+            let away = match state.parked.get_mut(&reason) {
+                Some(parked) => parked.turn_away(&lane),
+                // Others fill the window, and nothing tells when they go.
+                None => parked::overflow(until.saturating_duration_since(Instant::now())),
+            };
             state.backlog.keep_away(&lane, self.clock.now() + away);
             return Err(Box::new((entry, away)));
         }

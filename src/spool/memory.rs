@@ -18,7 +18,7 @@ use super::action::{Action, Done, Target};
 use super::filter::Filter;
 use super::view::{Lane, Listed, Summary};
 use super::{
-    BodySink, Claimed, Doubt, Handling, QuotaUse, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored,
+    BodySink, Change, Claimed, Doubt, Handling, QuotaUse, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored,
     WaitingLane, Want, handover,
 };
 
@@ -70,13 +70,14 @@ struct Standing {
     state: RecipientState,
     asked: Option<ProviderName>,
     handover: Option<u64>,
+    not_before: Option<SystemTime>,
     last_provider: Option<ProviderName>,
     diagnostic: Option<String>,
 }
 
 impl Standing {
     fn new() -> Self {
-        Self { state: RecipientState::Pending, asked: None, handover: None, last_provider: None, diagnostic: None }
+        Self { state: RecipientState::Pending, asked: None, handover: None, not_before: None, last_provider: None, diagnostic: None }
     }
 }
 
@@ -90,6 +91,7 @@ impl Record {
             message: Arc::clone(&self.message),
             recipients: self.recipients.iter().map(|recipient| recipient.state.clone()).collect(),
             handovers: self.recipients.iter().map(|recipient| recipient.handover).collect(),
+            not_before: self.recipients.iter().map(|recipient| recipient.not_before).collect(),
             attempts: self.attempts,
             handling: self.handling.clone(),
         }
@@ -263,7 +265,9 @@ impl MemorySpool {
         store.writable()?;
         let id = settlement.id;
         let count = store.leased(id, self.node)?.recipients.len();
-        if let Some((RecipientIndex(stray), ..)) = settlement.changes.iter().find(|(index, ..)| index.0 as usize >= count) {
+        if let Some(Change { recipient: RecipientIndex(stray), .. }) =
+            settlement.changes.iter().find(|change| change.recipient.0 as usize >= count)
+        {
             return Err(SpoolError::Unavailable(format!(
                 "a settlement of message {id} names recipient {stray}; it has {count}, counted from 0"
             )));
@@ -276,9 +280,9 @@ impl MemorySpool {
         }
         let record = store.leased(id, self.node)?;
         record.handling.warned = settlement.warned;
-        for (index, state, words) in settlement.changes {
-            let recipient = &mut record.recipients[index.0 as usize];
-            (recipient.state, recipient.diagnostic) = (state, Some(words));
+        for Change { recipient, state, words, not_before } in settlement.changes {
+            let recipient = &mut record.recipients[recipient.0 as usize];
+            (recipient.state, recipient.diagnostic, recipient.not_before) = (state, Some(words), not_before);
         }
         for recipient in &mut record.recipients {
             recipient.last_provider = recipient.asked.take().or(recipient.last_provider.take());

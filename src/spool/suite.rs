@@ -18,8 +18,9 @@ use postrider_providers::contract::{
 pub(crate) use self::fidelity::*;
 pub(crate) use self::lanes::*;
 pub(crate) use self::operate::*;
+use super::action::{Action, Done, Target};
 use super::view::Lane;
-use super::{Doubt, QuotaUse, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, Want};
+use super::{Change, Doubt, QuotaUse, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, Want};
 
 /// A store under test.
 #[allow(async_fn_in_trait, reason = "the tests run each fixture on the thread that made it")]
@@ -63,6 +64,7 @@ macro_rules! every_promise {
             what_a_settlement_does_not_name_stands_as_before_the_handover
             a_message_whose_recipients_are_finished_is_gone
             a_notification_is_stored_with_its_settlement
+            each_recipient_keeps_its_own_time_until_a_person_decides
             a_settlement_without_the_lease_changes_nothing
             a_settlement_of_a_recipient_that_is_not_there_is_refused
             an_id_is_stored_once
@@ -148,11 +150,15 @@ pub(crate) fn provider(name: &str) -> ProviderName {
     ProviderName::from(name)
 }
 
+pub(crate) fn change(index: u32, state: RecipientState, words: &str) -> Change {
+    Change { recipient: RecipientIndex(index), state, words: words.into(), not_before: None }
+}
+
 pub(crate) fn settlement(id: MessageId, changes: &[(u32, RecipientState)]) -> Settlement {
     Settlement {
         id,
         lane: lane(),
-        changes: changes.iter().map(|(index, state)| (RecipientIndex(*index), state.clone(), "250 2.0.0 ok".into())).collect(),
+        changes: changes.iter().map(|(index, state)| change(*index, state.clone(), "250 2.0.0 ok")).collect(),
         attempts: 1,
         due: at(60),
         notifications: Vec::new(),
@@ -347,6 +353,24 @@ pub(crate) async fn a_settlement_changes_the_recipients_it_names(mut fixture: im
     assert!(claim(fixture.spool(), 59).await.is_empty());
     let claimed = claim_one(fixture.spool(), 60).await;
     assert_eq!((claimed.recipients.as_slice(), claimed.attempts), (states.as_slice(), 4));
+}
+
+pub(crate) async fn each_recipient_keeps_its_own_time_until_a_person_decides(mut fixture: impl Fixture) {
+    let stored = three_recipients();
+    fixture.spool().store(stored.clone(), &lane(), true).await.unwrap();
+    let mut settled = settlement(stored.id, &[(0, RecipientState::Pending), (1, RecipientState::Pending), (2, RecipientState::Relayed)]);
+    settled.changes[0].not_before = Some(at(1800));
+    fixture.spool().settle(settled).await.unwrap();
+    fixture.crash().await;
+    let claimed = claim_one(fixture.spool(), 60).await;
+    assert_eq!(claimed.not_before, [Some(at(1800)), None, None]);
+    assert_eq!([0, 1, 2].map(|index| claimed.is_due(RecipientIndex(index), at(60))), [false, true, false]);
+    assert!(claimed.is_due(RecipientIndex(0), at(1800)));
+    assert_eq!((claimed.next_due(at(60)), claimed.next_due(at(1800))), (Some(at(1800)), None));
+    fixture.spool().release(stored.id, &lane(), at(1800)).await.unwrap();
+    let target = Target { id: stored.id, handed_over: false, record: String::new() };
+    assert_eq!(fixture.spool().act(vec![target], Action::Retry, at(70)).await.unwrap(), [Done::Done]);
+    assert_eq!(claim_one(fixture.spool(), 70).await.not_before, [None; 3]);
 }
 
 pub(crate) async fn what_a_settlement_does_not_name_stands_as_before_the_handover(mut fixture: impl Fixture) {

@@ -32,7 +32,7 @@ async fn doubt_from_before_handovers_had_numbers_is_held_and_keeps_nobody_else_b
         node.renew(now, now + Duration::from_secs(1)).await.unwrap();
         node.store(Arc::clone(&message), &Lane::default(), true).await.unwrap();
         // As a schema has it that did not tell handovers apart.
-        let changes = vec![(RecipientIndex(in_doubt), RecipientState::InDoubt("test.a".into()), String::new())];
+        let changes = vec![crate::spool::suite::change(in_doubt, RecipientState::InDoubt("test.a".into()), "")];
         node.settle(Settlement {
             lane: Lane::default(),
             id: message.id,

@@ -17,6 +17,22 @@ async fn a_limited_message_waits_for_its_time_and_is_not_offered_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recipient_that_was_refused_for_now_is_not_asked_for_earlier_because_another_one_was_limited() {
+    let busy = gives(Outcome::Deferred(Diagnostic::reply("RCPT", 450, "4.2.1 busy")));
+    let (a, b) = (Scripted::new(vec![]), Scripted::new(vec![busy]));
+    let limits = LimitSettings { rate: Some("6/min".parse().unwrap()), ..LimitSettings::default() };
+    let by_recipient = When { recipient_domains: vec!["other.example".parse().unwrap()], ..When::default() };
+    let bench =
+        Bench::start(&[&a, &b], Setup { limits, route: |route| route.providers.truncate(1), other: by_recipient, ..Setup::default() })
+            .await;
+    bench.submit("x@y.example", &["r@z.example"]).await;
+    bench.submit("x@y.example", &["r@z.example", "r@other.example"]).await;
+    bench.pass(100).await;
+    assert_eq!((a.seconds(), b.seconds()), (vec![0, 10], vec![0, 60]));
+    assert_eq!(bench.left().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_route_that_spills_offers_a_limited_message_to_the_next_provider() {
     let (a, b) = (Scripted::new(vec![]), Scripted::new(vec![]));
     let limits = LimitSettings { rate: Some("1/min".parse().unwrap()), ..LimitSettings::default() };

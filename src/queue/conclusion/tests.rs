@@ -39,7 +39,7 @@ async fn conclusion(
 ) -> (Settlement, Vec<history::Event>) {
     let dispositions: Vec<_> = (0..).map(RecipientIndex).zip(dispositions).collect();
     let desk = Desk { spool, settings, digests: &Digests::default(), now };
-    conclude(&desk, stored, &BTreeMap::new(), dispositions, true, None).await
+    conclude(&desk, stored, &BTreeMap::new(), dispositions, true).await
 }
 
 /// The settlement, and the text of its notification.
@@ -70,7 +70,7 @@ async fn one_settlement_makes_one_notification_about_those_whose_fate_was_asked_
         let (settlement, text) = concluded(&spool, &stored(notify), [relayed(false), relayed(true), bounced()]).await;
         assert_eq!(actions(&text), expected, "{notify:?}");
         assert_eq!(!settlement.notifications.is_empty(), !expected.is_empty());
-        let states: Vec<_> = settlement.changes.iter().map(|(_, state, _)| state.clone()).collect();
+        let states: Vec<_> = settlement.changes.iter().map(|change| change.state.clone()).collect();
         assert_eq!(states, [RecipientState::Relayed, RecipientState::Relayed, RecipientState::Bounced], "whoever is told");
     }
 }
@@ -81,7 +81,7 @@ async fn mail_that_waits_longer_is_not_reported_before_its_end() {
     let busy = || Disposition::Deferred(Diagnostic::reply("RCPT", 450, "4.2.1 busy"));
     let (settlement, _) = concluded(&spool, &stored(Some("SUCCESS,FAILURE,DELAY")), [busy(), busy(), busy()]).await;
     assert!(settlement.notifications.is_empty());
-    assert!(settlement.changes.iter().all(|(_, state, _)| *state == RecipientState::Pending));
+    assert!(settlement.changes.iter().all(|change| change.state == RecipientState::Pending));
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn told(settings: &Settings, stored: &Stored) -> (Vec<String>, bool) {
     let sent = settlement.notifications.iter().map(|(notification, _)| notification.envelope.recipients[0].address.to_string());
     assert_eq!(sent.collect::<Vec<_>>(), told.iter().map(|told| told.split_once(' ').unwrap().1).collect::<Vec<_>>());
     assert!(settlement.notifications.iter().all(|(notification, _)| bounce_guard(notification)), "all are known as notifications");
-    let dead = settlement.changes.iter().filter(|(_, state, _)| *state == RecipientState::Dead).count();
+    let dead = settlement.changes.iter().filter(|change| change.state == RecipientState::Dead).count();
     assert!([0, 3].contains(&dead), "{:?}", settlement.changes);
     (told, dead == 3)
 }
@@ -191,7 +191,7 @@ async fn nobody_is_told_at_the_address_that_cannot_be_reached() {
         recipient.address = address.parse().unwrap();
     }
     let (settlement, events) = conclusion(&MemorySpool::new(), &settings, at(1), &stored, [bounced(), bounced(), bounced()]).await;
-    let states: Vec<_> = settlement.changes.iter().map(|(_, state, _)| state.clone()).collect();
+    let states: Vec<_> = settlement.changes.iter().map(|change| change.state.clone()).collect();
     assert_eq!(states, [RecipientState::Bounced, RecipientState::Dead, RecipientState::Bounced]);
     assert_eq!(events.len(), 3);
     for (notification, _) in &settlement.notifications {

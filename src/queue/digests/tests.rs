@@ -38,7 +38,7 @@ async fn digest(queue: &Queue<MemorySpool>) -> String {
     let lease = queue.lease().await;
     assert_eq!(lease.message().envelope.recipients[0].address.as_str(), "owner@corp.example");
     let text = String::from_utf8(lease.message().body.bytes().await.unwrap().to_vec()).unwrap();
-    lease.settle(Vec::new(), false, None).await;
+    lease.settle(Vec::new(), false).await;
     text
 }
 

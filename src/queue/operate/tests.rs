@@ -99,7 +99,7 @@ async fn what_is_retried_is_fetched_at_once() {
     let stored = message(0, b"x");
     queue.submit(stored.clone()).await.unwrap();
     let later = vec![(RecipientIndex(0), Disposition::Deferred(Diagnostic::local("not now")))];
-    queue.lease().await.settle(later, true, None).await;
+    queue.lease().await.settle(later, true).await;
     let running = CancellationToken::new();
     let feeder = tokio::spawn({
         let (queue, running) = (queue.clone(), running.clone());

@@ -16,6 +16,12 @@ use crate::spool::view::Lane;
 const SHORTEST_OVERFLOW: Duration = Duration::from_millis(200);
 const LONGEST_OVERFLOW: Duration = Duration::from_secs(30);
 
+/// How long to stay in the store for want of room, when nothing can go before `wait` is over: never so
+/// briefly that asking again is all that happens, nor so long that room would be left unused.
+pub(super) fn overflow(wait: Duration) -> Duration {
+    wait.clamp(SHORTEST_OVERFLOW, LONGEST_OVERFLOW)
+}
+
 /// What is parked for one reason.
 #[derive(Debug)]
 pub(super) struct Parked {
@@ -50,7 +56,7 @@ impl Parked {
     }
 
     /// How long a lane should stay away for which there is no room: as long as those that are here will
-    /// take at the pace so far.
+    /// take at the pace so far, and not before they go at all.
     pub(super) fn turn_away(&mut self, lane: &Lane) -> Duration {
         if self.turned_away.len() < MOST_LANES {
             self.turned_away.insert(lane.clone());
@@ -62,7 +68,7 @@ impl Parked {
         } else {
             elapsed.mul_f64(self.amount.messages as f64 / f64::from(self.woken.max(1)))
         };
-        drains_in.clamp(SHORTEST_OVERFLOW, LONGEST_OVERFLOW)
+        overflow(drains_in.max(self.until.saturating_duration_since(Instant::now())))
     }
 
     pub(super) fn add(&mut self, entry: Entry, reason: &WaitReason, tickets: &mut Tickets) {

@@ -222,6 +222,19 @@ async fn a_lane_that_found_no_room_to_wait_in_is_left_in_the_store_until_there_m
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_finds_a_small_window_full_of_others_is_not_offered_again_without_pause() {
+    let window = window(4, 1 << 20);
+    let (now, far) = (Instant::now(), seconds(3600));
+    park(&window, entry_of(&window, lane("first"), 1), "r");
+    let mut away = |wait: Duration| {
+        let (entry, away) = *window.park(entry_of(&window, lane("late"), 1), WaitReason::new("s"), now + wait, now + far).unwrap_err();
+        window.finish(entry);
+        away
+    };
+    assert_eq!([away(Duration::ZERO), away(seconds(7)), away(far)], [Duration::from_millis(200), seconds(7), seconds(30)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn there_may_be_more_lanes_than_are_remembered() {
     let window = window(1000, 1 << 20);
     let now = window.clock.now();

@@ -154,6 +154,9 @@ impl Store {
         }
         let (lane, due) = (record.lane.clone(), record.due);
         record.give_back();
+        if !matches!(action, Action::Hold) {
+            record.recipients.iter_mut().for_each(|recipient| recipient.not_before = None);
+        }
         match action {
             Action::Retry | Action::Bounce(_) => record.due = now,
             Action::Hold => record.held_at = Some(now),

@@ -109,6 +109,7 @@ impl Act {
     fn apply(&self, work: &mut Work<'_>, id: MessageId, standing: &Standing) -> Result<(), Fault> {
         let (db, now) = (work.db, millis(self.now));
         let due_at_once = || {
+            all_at_once(db, id)?;
             db.prepare_cached("UPDATE messages SET due = ?2 WHERE id = ?1 AND due IS NOT NULL AND held_at IS NULL")?
                 .execute(params![id.as_bytes(), now])
         };
@@ -176,11 +177,18 @@ impl Standing {
     }
 }
 
+/// Nobody has to wait until its own time any more.
+fn all_at_once(db: &Connection, id: MessageId) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE recipients SET not_before = NULL WHERE message = ?1 AND not_before IS NOT NULL")?.execute([id.as_bytes()])?;
+    Ok(())
+}
+
 /// Ends every hold. The time under it does not age the message; a dead letter begins its life anew.
 fn release(db: &Connection, id: MessageId, standing: &Standing, now: i64) -> rusqlite::Result<()> {
     let mut states = db.prepare_cached("UPDATE recipients SET state = ?3 WHERE message = ?1 AND state = ?2")?;
     states.execute(params![id.as_bytes(), "held", "in_doubt"])?;
     states.execute(params![id.as_bytes(), "dead", "pending"])?;
+    all_at_once(db, id)?;
     let idle = match standing.held_at {
         _ if standing.deaths > 0 => now.saturating_sub(standing.received),
         Some(since) => standing.idle.saturating_add(now.saturating_sub(since).max(0)),

@@ -13,7 +13,7 @@ use super::record::{body_type_text, millis, millis_up, state_columns};
 use super::writer::{Op, Work, remove_body};
 use super::{lanes, notes};
 use crate::spool::view::Lane;
-use crate::spool::{Doubt, Recovered, Settlement, SpoolError, Want, handover};
+use crate::spool::{Change, Doubt, Recovered, Settlement, SpoolError, Want, handover};
 
 /// The `owner` of records that were set aside: a node that never is.
 const SET_ASIDE: i64 = 0;
@@ -242,7 +242,7 @@ impl Op for Settle {
         let Settlement { id, lane, changes, attempts, due, notifications, warned, journal } = &self.settlement;
         let body_file = leased(work.db, *id, self.node)?;
         let mut states = states(work.db, *id)?;
-        for (RecipientIndex(position), state, _) in changes {
+        for Change { recipient: RecipientIndex(position), state, .. } in changes {
             match states.get_mut(*position as usize) {
                 Some(kind) => *kind = state_columns(state).0.into(),
                 None => {
@@ -279,12 +279,12 @@ impl Settle {
     fn update_recipients(&self, db: &Connection) -> rusqlite::Result<()> {
         let id = self.settlement.id;
         let mut change = db.prepare_cached(
-            "UPDATE recipients SET state = ?3, provider = ?4, diagnostic = ?5, last_provider = coalesce(asked, last_provider), asked = NULL \
-             WHERE message = ?1 AND position = ?2",
+            "UPDATE recipients SET state = ?3, provider = ?4, diagnostic = ?5, not_before = ?6, \
+             last_provider = coalesce(asked, last_provider), asked = NULL WHERE message = ?1 AND position = ?2",
         )?;
-        for (RecipientIndex(position), state, words) in &self.settlement.changes {
+        for Change { recipient: RecipientIndex(position), state, words, not_before } in &self.settlement.changes {
             let (state, provider) = state_columns(state);
-            change.execute(params![id.as_bytes(), position, state, provider, words])?;
+            change.execute(params![id.as_bytes(), position, state, provider, words, not_before.map(millis_up)])?;
         }
         // Whoever was asked about the others did not get them.
         db.prepare_cached("UPDATE recipients SET last_provider = asked, asked = NULL WHERE message = ?1 AND asked IS NOT NULL")?

@@ -97,7 +97,7 @@ pub(super) fn load(db: &Connection, bodies: &Path, id: MessageId) -> Result<Stor
         "8bitmime" => BodyType::EightBitMime,
         other => return Err(Unread::Record(format!("'{other}' is no body type"))),
     };
-    let (recipients, states, handovers) = load_recipients(db, id)?;
+    let Recipients { recipients, states, handovers, not_before } = load_recipients(db, id)?;
     let body = match row.body_file {
         None => inline_body(db, id, row.size)?,
         Some(name) => file_body(bodies, &name, row.size)?,
@@ -117,7 +117,7 @@ pub(super) fn load(db: &Connection, bodies: &Path, id: MessageId) -> Result<Stor
         warned: row.warned,
         rerouted: row.rerouted.map(Arc::from),
     };
-    Ok(Stored { message: Arc::new(message), recipients: states, handovers, attempts: row.attempts, handling })
+    Ok(Stored { message: Arc::new(message), recipients: states, handovers, not_before, attempts: row.attempts, handling })
 }
 
 struct MessageRow {
@@ -162,33 +162,41 @@ impl MessageRow {
     }
 }
 
-type Recipients = (Vec<Recipient>, Vec<RecipientState>, Vec<Option<u64>>);
+/// The columns of the recipients, each in their order.
+#[derive(Default)]
+struct Recipients {
+    recipients: Vec<Recipient>,
+    states: Vec<RecipientState>,
+    handovers: Vec<Option<u64>>,
+    not_before: Vec<Option<SystemTime>>,
+}
 
 fn load_recipients(db: &Connection, id: MessageId) -> Result<Recipients, Unread> {
     let mut statement = db.prepare_cached(
-        "SELECT position, address, state, provider, notify, original_type, original, handover FROM recipients \
+        "SELECT position, address, state, provider, notify, original_type, original, handover, not_before FROM recipients \
          WHERE message = ?1 ORDER BY position",
     )?;
     let mut rows = statement.query([id.as_bytes()])?;
-    let (mut recipients, mut states, mut handovers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut read = Recipients::default();
     while let Some(row) = rows.next()? {
         let position: i64 = row.get(0)?;
-        if usize::try_from(position) != Ok(recipients.len()) {
-            return Err(Unread::Record(format!("recipient {} is missing", recipients.len())));
+        if usize::try_from(position) != Ok(read.recipients.len()) {
+            return Err(Unread::Record(format!("recipient {} is missing", read.recipients.len())));
         }
         let address: String = row.get(1)?;
         let state: String = row.get(2)?;
         let provider: Option<String> = row.get(3)?;
         let notify: Option<String> = row.get(4)?;
-        recipients.push(Recipient {
+        read.recipients.push(Recipient {
             address: parse_address(&address)?,
             notify: notify.map(|text| known(&text, Notify::parse(&text), "request for notifications")).transpose()?,
             original: original(row.get(5)?, row.get(6)?)?,
         });
-        handovers.push(row.get::<_, Option<i64>>(7)?.and_then(|number| u64::try_from(number).ok()));
-        states.push(parse_state(&state, provider.as_deref()).map_err(Unread::Record)?);
+        read.handovers.push(row.get::<_, Option<i64>>(7)?.and_then(|number| u64::try_from(number).ok()));
+        read.not_before.push(row.get::<_, Option<i64>>(8)?.map(from_millis));
+        read.states.push(parse_state(&state, provider.as_deref()).map_err(Unread::Record)?);
     }
-    if recipients.is_empty() { Err(Unread::Record("it has no recipients".into())) } else { Ok((recipients, states, handovers)) }
+    if read.recipients.is_empty() { Err(Unread::Record("it has no recipients".into())) } else { Ok(read) }
 }
 
 fn original(address_type: Option<String>, address: Option<String>) -> Result<Option<OriginalRecipient>, Unread> {

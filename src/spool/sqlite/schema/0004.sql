@@ -21,6 +21,7 @@ ALTER TABLE messages ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;  -- 1: the se
 ALTER TABLE messages ADD COLUMN rerouted TEXT;                    -- the route that a person has chosen for it
 
 ALTER TABLE recipients ADD COLUMN last_provider TEXT;             -- who was asked last
+ALTER TABLE recipients ADD COLUMN not_before INTEGER;             -- not asked for again until then; NULL: whenever the message is due
 
 -- As before, these three divide the table among them.
 DROP INDEX messages_waiting;

@@ -226,7 +226,7 @@ async fn what_finds_a_small_window_full_of_others_is_not_offered_again_without_p
     let window = window(4, 1 << 20);
     let (now, far) = (Instant::now(), seconds(3600));
     park(&window, entry_of(&window, lane("first"), 1), "r");
-    let mut away = |wait: Duration| {
+    let away = |wait: Duration| {
         let (entry, away) = *window.park(entry_of(&window, lane("late"), 1), WaitReason::new("s"), now + wait, now + far).unwrap_err();
         window.finish(entry);
         away

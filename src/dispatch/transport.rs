@@ -1,14 +1,19 @@
 //! A provider inside its guards, erased to one type.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use postrider_providers::contract::{Attempt, Capabilities, Connected, DynProvider, Failure, ProviderName, RecipientIndex, Report};
+use postrider_providers::contract::{
+    Attempt, Capabilities, Connected, Diagnostic, DynProvider, Failure, Outcome, ProviderName, RecipientIndex, Report,
+};
 use tokio::time::Instant;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
+use tracing::error;
 
 use super::Endpoint;
 use super::breaker::{BreakerLayer, Circuit};
@@ -177,13 +182,16 @@ fn stack<S: Spool>(
         .layer(RateLayer::new(Arc::clone(limits)))
         // Innermost: only what really goes to the provider is recorded as begun.
         .layer(IntentLayer::new(connected.name.clone()))
-        .service(ProviderService(Arc::clone(&connected.provider)));
+        .service(ProviderService { name: connected.name.clone(), provider: Arc::clone(&connected.provider) });
     BoxCloneSyncService::new(transport)
 }
 
 /// The provider as a tower service.
 #[derive(Clone)]
-pub(super) struct ProviderService(Arc<dyn DynProvider>);
+pub(super) struct ProviderService {
+    name: ProviderName,
+    provider: Arc<dyn DynProvider>,
+}
 
 impl Service<Try> for ProviderService {
     type Response = Report;
@@ -195,7 +203,18 @@ impl Service<Try> for ProviderService {
     }
 
     fn call(&mut self, request: Try) -> Self::Future {
-        let provider = Arc::clone(&self.0);
-        Box::pin(async move { provider.deliver(request.attempt).await.map_err(Refusal::Failed) })
+        let Self { name, provider } = self.clone();
+        let (id, recipients) = (request.attempt.message.id, Arc::clone(&request.attempt.recipients));
+        Box::pin(async move {
+            match AssertUnwindSafe(provider.deliver(request.attempt)).catch_unwind().await {
+                Ok(delivery) => delivery.map_err(Refusal::Failed),
+                // Nobody knows how far it came. What others in this attempt have answered still counts.
+                Err(_) => {
+                    error!(message_id = %id, provider = %name, "a defect in the provider's code ended the call; it is in doubt");
+                    let why = Diagnostic::local("a defect in the provider's code ended the call");
+                    Ok(Report::uniform(&recipients, &Outcome::InDoubt(why)))
+                }
+            }
+        })
     }
 }

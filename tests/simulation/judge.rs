@@ -1,15 +1,18 @@
 //! Holds what happened against what was promised.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use postrider::history::{Event, Record};
-use postrider::spool::Spool as _;
+use postrider::spool::action::Action;
+use postrider::spool::filter::Filter;
+use postrider::spool::view::QueueState;
+use postrider::spool::{RecipientState, Spool as _};
 use postrider_providers::contract::{MessageId, ProviderName, RecipientIndex};
 use tokio::time::Instant;
 
 use super::provider::{Call, Truth};
-use super::world::{LIMITED, RATE, RETRY, World};
+use super::world::{LIMITED, RATE, RETRY, SENDERS, World};
 
 /// How a recipient ended, by the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +20,10 @@ enum Fate {
     Relayed(String),
     Bounced,
     Expired,
+    /// A person has to decide about it.
     Held,
-    Dead,
+    /// A person has removed it.
+    Removed,
     /// It never came to an end.
     Open,
 }
@@ -38,21 +43,38 @@ pub struct Tally {
     pub relayed: usize,
     pub bounced: usize,
     pub held: usize,
+    pub removed: usize,
     pub doubled: usize,
     pub crashes: usize,
     pub calls: usize,
+    pub reloads: usize,
+    pub deeds: usize,
 }
 
 /// Every promise that was broken, in words; the tally otherwise.
 pub async fn judge(world: &World) -> Result<Tally, Vec<String>> {
     let mut complaints = Vec::new();
     let told = told(world, &mut complaints).await;
+    let left = left(world, &mut complaints).await;
     let truth = world.truth.lock();
-    let mut tally = Tally { crashes: world.crashes.len(), calls: truth.calls.len(), ..Tally::default() };
+    let removed: BTreeSet<MessageId> = world.deeds.iter().filter(|deed| deed.action == Action::Remove).map(|deed| deed.message).collect();
+    let mut tally = Tally {
+        crashes: world.crashes.len(),
+        calls: truth.calls.len(),
+        reloads: world.reloads,
+        deeds: world.deeds.len(),
+        ..Tally::default()
+    };
     for message in &world.acknowledged {
         for (index, _) in (0u32..).map(RecipientIndex).zip(&message.envelope.recipients) {
             tally.recipients += 1;
-            let fate = told.get(&(message.id, index.0)).and_then(|told| told.fate.clone()).unwrap_or(Fate::Open);
+            let fate = match told.get(&(message.id, index.0)).and_then(|told| told.fate.clone()) {
+                Some(fate @ (Fate::Relayed(_) | Fate::Bounced | Fate::Expired)) => fate,
+                _ if removed.contains(&message.id) => Fate::Removed,
+                // What the store has is true.
+                _ if left.contains(&(message.id, index.0)) => Fate::Held,
+                _ => Fate::Open,
+            };
             let calls: Vec<&Call> = truth.calls.iter().filter(|call| call.message == message.id && call.took.contains(&index)).collect();
             let doubts = told.get(&(message.id, index.0)).map_or(0, |told| told.doubts);
             ended(message.id, index, &fate, &calls, doubts, &mut complaints);
@@ -60,23 +82,45 @@ pub async fn judge(world: &World) -> Result<Tally, Vec<String>> {
                 tally.doubled += 1;
                 doubled(message.id, index, &calls, doubts, world, &mut complaints);
             }
-            schedule(message.id, index, &truth, &world.crashes, &mut complaints);
+            schedule(message.id, index, &truth, world, &mut complaints);
             match fate {
                 Fate::Relayed(_) => tally.relayed += 1,
                 Fate::Bounced | Fate::Expired => tally.bounced += 1,
+                Fate::Removed => tally.removed += 1,
                 _ => tally.held += 1,
             }
         }
     }
+    if let Ok(which) = std::env::var("MESSAGE") {
+        retell(world, &truth, &which);
+    }
     strangers(world, &truth, &mut complaints);
+    stopped(world, &truth, &mut complaints);
     limits(&truth, &world.crashes, &mut complaints);
     if complaints.is_empty() { Ok(tally) } else { Err(complaints) }
+}
+
+/// Prints what really happened to one message, for whoever looks for a fault.
+fn retell(world: &World, truth: &Truth, which: &str) {
+    for (at, provider, _) in truth.asked.iter().filter(|(.., message)| message.to_string() == which) {
+        println!("{at:?}: {provider} was asked");
+    }
+    for call in truth.calls.iter().filter(|call| call.message.to_string() == which) {
+        println!("{call:?}");
+    }
+    for deed in world.deeds.iter().filter(|deed| deed.message.to_string() == which) {
+        println!("{:?}: a person did: {:?}", deed.at, deed.action);
+    }
+    println!("crashes: {:?}", world.crashes);
 }
 
 /// Reads the journal.
 async fn told(world: &World, complaints: &mut Vec<String>) -> BTreeMap<(MessageId, u32), Told> {
     let mut all: BTreeMap<(MessageId, u32), Told> = BTreeMap::new();
     for (number, record) in world.spool.journal(0, usize::MAX).await.unwrap_or_default() {
+        if std::env::var("MESSAGE").is_ok_and(|which| record.contains(&which)) {
+            println!("{record}");
+        }
         let record: Record = match serde_json::from_str(&record) {
             Ok(record) => record,
             Err(error) => {
@@ -90,7 +134,7 @@ async fn told(world: &World, complaints: &mut Vec<String>) -> BTreeMap<(MessageI
                 Event::Relayed { recipients, provider, .. } => (recipients, Some(Fate::Relayed(provider))),
                 Event::Bounced { recipients, .. } => (recipients, Some(Fate::Bounced)),
                 Event::Expired { recipients, .. } => (recipients, Some(Fate::Expired)),
-                Event::Dead { recipients, .. } => (recipients, Some(Fate::Dead)),
+                Event::Dead { recipients, .. } => (recipients, Some(Fate::Held)),
                 Event::InDoubt { recipients, held, .. } => {
                     for recipient in &recipients {
                         all.entry((message, *recipient)).or_default().doubts += 1;
@@ -135,28 +179,66 @@ fn doubled(id: MessageId, index: RecipientIndex, calls: &[&Call], doubts: usize,
             complaints.push(format!("{id}, recipient {}: {} took it, and then {} as well", index.0, first.provider, second.provider));
         } else if first.answered && !crashed {
             complaints.push(format!("{id}, recipient {}: {} took it and said so, and was asked again", index.0, first.provider));
-        } else if doubts == 0 && !crashed {
+        } else if doubts == 0 {
             complaints.push(format!("{id}, recipient {}: {} took it twice, and no doubt is on record", index.0, first.provider));
         }
     }
 }
 
-/// Nobody outside the envelope, and nobody who is finished.
+/// Who is in the queue at the end, and there by a person's will or for a person's decision.
+async fn left(world: &World, complaints: &mut Vec<String>) -> BTreeSet<(MessageId, u32)> {
+    let mut left = BTreeSet::new();
+    for message in world.queue.list(&Filter::default(), None, usize::MAX).await.unwrap_or_default() {
+        let by_a_person = message.held_at.is_some();
+        if !by_a_person && !matches!(message.state, QueueState::Held | QueueState::Dead) {
+            complaints.push(format!("{} is in the queue at the end as {:?}", message.id, message.state));
+        }
+        for (position, recipient) in (0..).zip(&message.recipients) {
+            let waits = matches!(recipient.state, RecipientState::Held(_) | RecipientState::Dead);
+            if waits || by_a_person && recipient.state.is_open() {
+                left.insert((message.id, position));
+            }
+        }
+    }
+    left
+}
+
+/// Nobody outside the envelope.
 fn strangers(world: &World, truth: &Truth, complaints: &mut Vec<String>) {
-    let envelopes: BTreeMap<MessageId, usize> =
-        world.acknowledged.iter().map(|message| (message.id, message.envelope.recipients.len())).collect();
+    let envelopes: BTreeMap<MessageId, BTreeSet<&str>> = world
+        .acknowledged
+        .iter()
+        .map(|message| {
+            let own = message.envelope.recipients.iter().map(|recipient| recipient.address.as_str());
+            let instead = world.readdressed.get(&message.id).into_iter().flatten().map(String::as_str);
+            (message.id, own.chain(instead).collect())
+        })
+        .collect();
+    // What is not in the map is a notification.
+    let senders: BTreeSet<&str> = SENDERS.into_iter().collect();
     for call in &truth.calls {
-        // What is not in the map is a notification.
-        let most = envelopes.get(&call.message).copied().unwrap_or(1);
-        if let Some(stranger) = call.recipients.iter().find(|index| index.0 as usize >= most) {
-            complaints
-                .push(format!("{}: {} was asked for recipient {}, who is not in the envelope", call.message, call.provider, stranger.0));
+        let may = envelopes.get(&call.message).unwrap_or(&senders);
+        if let Some(stranger) = call.addresses.iter().find(|address| !may.contains(address.as_str())) {
+            complaints.push(format!("{}: {} was asked for {stranger}, who is not in the envelope", call.message, call.provider));
+        }
+    }
+}
+
+/// What a person holds does not go until it is released, and what a person removes never.
+fn stopped(world: &World, truth: &Truth, complaints: &mut Vec<String>) {
+    for (position, deed) in world.deeds.iter().enumerate().filter(|(_, deed)| matches!(deed.action, Action::Hold | Action::Remove)) {
+        let ends = |other: &&super::operator::Deed| other.message == deed.message && matches!(other.action, Action::Release);
+        let until = world.deeds[position..].iter().find(ends).map(|release| release.at);
+        let asked =
+            truth.asked.iter().find(|(at, _, message)| *message == deed.message && *at > deed.at && until.is_none_or(|until| *at < until));
+        if let Some((_, provider, message)) = asked {
+            complaints.push(format!("{message}: {provider} was asked although a person had decided: {}", deed.action.name()));
         }
     }
 }
 
 /// Between two attempts for a recipient lies what the schedule says, less the jitter.
-fn schedule(id: MessageId, index: RecipientIndex, truth: &Truth, crashes: &[Instant], complaints: &mut Vec<String>) {
+fn schedule(id: MessageId, index: RecipientIndex, truth: &Truth, world: &World, complaints: &mut Vec<String>) {
     let mut attempts: BTreeMap<u32, (Instant, Instant)> = BTreeMap::new();
     for call in truth.calls.iter().filter(|call| call.message == id && call.recipients.contains(&index)) {
         let span = attempts.entry(call.number).or_insert((call.at, call.at));
@@ -165,11 +247,13 @@ fn schedule(id: MessageId, index: RecipientIndex, truth: &Truth, crashes: &[Inst
     let attempts: Vec<_> = attempts.into_iter().collect();
     for pair in attempts.windows(2) {
         let ((number, (first, last)), (next, (start, _))) = (pair[0], pair[1]);
-        let crashed = crashes.iter().any(|crash| *crash >= first && *crash <= start);
+        let crashed = world.crashes.iter().any(|crash| *crash >= first && *crash <= start);
+        // A person may bring it forward.
+        let hurried = world.deeds.iter().any(|deed| deed.message == id && deed.at >= first && deed.at <= start);
         let step = usize::try_from(number - 1).unwrap_or(usize::MAX).min(RETRY.len() - 1);
         let least = Duration::from_secs(RETRY[step]).mul_f64(0.89);
         let gap = start.saturating_duration_since(last);
-        if gap < least && !crashed {
+        if gap < least && !crashed && !hurried {
             let who = index.0;
             complaints.push(format!(
                 "{id}, recipient {who}: attempt {next} came {gap:?} after attempt {number}, before the {least:?} of the schedule"
@@ -183,7 +267,7 @@ fn schedule(id: MessageId, index: RecipientIndex, truth: &Truth, crashes: &[Inst
 fn limits(truth: &Truth, crashes: &[Instant], complaints: &mut Vec<String>) {
     let (rate, period) = RATE;
     let asked: Vec<Instant> =
-        truth.asked.iter().filter(|(_, provider)| *provider == ProviderName::from(LIMITED)).map(|(at, _)| *at).collect();
+        truth.asked.iter().filter(|(_, provider, _)| *provider == ProviderName::from(LIMITED)).map(|(at, ..)| *at).collect();
     for (first, start) in asked.iter().enumerate() {
         let within = asked[first..].iter().take_while(|at| **at < *start + period).count();
         let restarts = crashes.iter().filter(|crash| **crash >= *start && **crash < *start + period).count();
@@ -205,5 +289,8 @@ impl Tally {
         self.doubled += other.doubled;
         self.crashes += other.crashes;
         self.calls += other.calls;
+        self.removed += other.removed;
+        self.reloads += other.reloads;
+        self.deeds += other.deeds;
     }
 }

@@ -68,6 +68,8 @@ pub struct Call {
     pub message: MessageId,
     pub number: u32,
     pub recipients: Vec<RecipientIndex>,
+    /// Their addresses, as they stood in the envelope then.
+    pub addresses: Vec<String>,
     /// Who really got it.
     pub took: Vec<RecipientIndex>,
     /// Whether the answer said so; otherwise nobody but the provider knows.
@@ -79,8 +81,8 @@ pub struct Call {
 pub struct Truth {
     /// Calls that came to their end, in order.
     pub calls: Vec<Call>,
-    /// When each provider was asked, those included that never came to an end.
-    pub asked: Vec<(Instant, ProviderName)>,
+    /// When each provider was asked for what, those included that never came to an end.
+    pub asked: Vec<(Instant, ProviderName, MessageId)>,
 }
 
 /// Counts the lives of the gateway: who was asked by one that is gone can give no answer any more.
@@ -131,10 +133,16 @@ impl Moody {
             message: attempt.message.id,
             number: attempt.number,
             recipients: attempt.recipients.to_vec(),
+            addresses: attempt.recipients.iter().map(|index| address(attempt, *index)).collect(),
             took: really,
             answered,
         });
     }
+}
+
+fn address(attempt: &Attempt, index: RecipientIndex) -> String {
+    let recipients = &attempt.message.envelope.recipients;
+    recipients.get(index.0 as usize).map_or_else(|| format!("nobody: number {}", index.0), |recipient| recipient.address.to_string())
 }
 
 fn relayed() -> Outcome {
@@ -148,7 +156,7 @@ impl Provider for Moody {
     }
 
     async fn deliver(&self, attempt: Attempt) -> Delivery {
-        self.truth.lock().asked.push((Instant::now(), self.name.clone()));
+        self.truth.lock().asked.push((Instant::now(), self.name.clone(), attempt.message.id));
         let life = self.life.load(Ordering::SeqCst);
         let mood = *self.mood.lock();
         let slow = if mood == Mood::Slow { 240_000 } else { 900 };

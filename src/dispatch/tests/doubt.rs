@@ -84,6 +84,21 @@ async fn a_panic_or_a_missing_verdict_is_in_doubt_and_not_the_end() {
     assert_eq!(bench.left().await, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_one_provider_takes_no_answer_of_another_with_it() {
+    let some: Answer = Box::new(|attempt| {
+        let busy = Outcome::Deferred(Diagnostic::reply("RCPT", 450, "4.2.1 busy"));
+        Ok(Report::new(attempt.recipients.iter().copied().zip([relayed(), busy]).collect()))
+    });
+    let panics: Answer = Box::new(|_| panic!("a defect in a provider"));
+    let (a, b) = (Scripted::new(vec![some]), Scripted::new(vec![panics]));
+    let bench = Bench::start(&[&a, &b], Setup::default()).await;
+    bench.submit("x@y.example", &["taken@z.example", "busy@z.example"]).await;
+    bench.pass(400).await;
+    assert_eq!((a.seconds(), b.seconds()), (vec![0], vec![0, 60]), "the first took one, and is not asked for it again");
+    assert_eq!(bench.left().await, 0);
+}
+
 /// A service that delivers each call once, by its key, whatever it answers.
 #[derive(Clone, Default)]
 struct Remembering {

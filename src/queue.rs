@@ -237,6 +237,18 @@ impl<S: Spool> Queue<S> {
         self.0.window.waits_until(id)
     }
 
+    /// How many messages are parked for this reason.
+    #[must_use]
+    pub fn parked_for(&self, reason: &WaitReason) -> usize {
+        self.0.window.parked_for(reason)
+    }
+
+    /// When a recipient of this message is given up whose waiting is reckoned like this.
+    #[must_use]
+    pub fn gives_up(&self, stored: &Stored, plan: &Plan) -> std::time::SystemTime {
+        plan.expires(&self.0.settings.load().retry, stored)
+    }
+
     /// Messages in memory: ready, parked, or leased.
     #[must_use]
     pub fn in_window(&self) -> usize {

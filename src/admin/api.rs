@@ -1,5 +1,6 @@
 //! The endpoints under `/api/v1`, and the document that describes them.
 
+mod explain;
 mod history;
 mod providers;
 mod queue;
@@ -30,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Office> {
         .merge(queue::routes())
         .merge(providers::routes())
         .merge(history::routes())
+        .merge(explain::routes())
 }
 
 /// What every endpoint may answer instead.

@@ -1,5 +1,7 @@
 //! From what the parts of the gateway say to what crosses the API.
 
+pub(super) mod explain;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -11,6 +11,7 @@ use postrider_providers::contract::{Body, MessageId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatch::control::{Pause, Pin};
+use crate::dispatch::explain::{Explanation, Imagined};
 use crate::dispatch::{Command, ControlError, Dispatcher, ProviderStatus};
 use crate::history::{History, HistoryError, Moment, Past, Query, Trace};
 use crate::queue::{Found, JobId, Progress, Queue};
@@ -27,6 +28,8 @@ pub(crate) trait Operations: Send + Sync + 'static {
     fn find(&self, id: MessageId) -> BoxFuture<'_, Result<Option<Found>, SpoolError>>;
     fn export(&self, id: MessageId) -> BoxFuture<'_, Result<Option<Body>, SpoolError>>;
     fn act<'a>(&'a self, id: MessageId, action: Action, by: &'a str) -> BoxFuture<'a, Result<Done, SpoolError>>;
+    fn explain(&self, id: MessageId) -> BoxFuture<'_, Result<Option<(Found, Explanation)>, SpoolError>>;
+    fn explain_imagined(&self, imagined: Imagined) -> BoxFuture<'_, Explanation>;
     fn start_job(&self, filter: Filter, action: Action, by: &str) -> JobId;
     fn job(&self, id: JobId) -> Option<Progress>;
     fn jobs(&self) -> Vec<Progress>;
@@ -90,6 +93,14 @@ impl<S: Spool> Operations for Parts<S> {
 
     fn act<'a>(&'a self, id: MessageId, action: Action, by: &'a str) -> BoxFuture<'a, Result<Done, SpoolError>> {
         Box::pin(self.queue.act(id, action, by))
+    }
+
+    fn explain(&self, id: MessageId) -> BoxFuture<'_, Result<Option<(Found, Explanation)>, SpoolError>> {
+        Box::pin(self.dispatcher.explain(id))
+    }
+
+    fn explain_imagined(&self, imagined: Imagined) -> BoxFuture<'_, Explanation> {
+        Box::pin(self.dispatcher.explain_imagined(imagined))
     }
 
     fn start_job(&self, filter: Filter, action: Action, by: &str) -> JobId {

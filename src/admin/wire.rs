@@ -3,6 +3,7 @@
 //! The command line reads the same types, so that both sides agree by construction. Fields are added over
 //! time; none changes its meaning.
 
+pub mod explain;
 pub mod history;
 pub mod providers;
 pub mod queue;

@@ -161,7 +161,7 @@ fn explain<'c>(config: &'c Config, connected: &[Connected], listener: &'c Listen
         };
         let known = Known::all(&origin, &envelope.reverse_path, to);
         let passed_over = router.routes().iter().map_while(|route| Some((route, Condition::first_unmet(&route.when, &known)?)));
-        let passed_over = passed_over.map(|(route, unmet)| (route.name.to_string(), unmet, written(route, unmet))).collect();
+        let passed_over = passed_over.map(|(route, unmet)| (route.name.to_string(), unmet, unmet.written(&route.when))).collect();
         let limits = way.as_ref().map(|way| limits(config, way.route, &standing, &options.from)).unwrap_or_default();
         Fate { to: to.clone(), reply: reply.to_string(), why, passed_over, way, limits }
     });
@@ -273,21 +273,6 @@ fn rewrite(provider: &ProviderConfig, route: &Route, from: &ReversePath) -> Opti
     let envelope = rewrite.envelope.as_ref().filter(changes).cloned();
     let header = rewrite.from.as_ref().filter(|target| from.address().is_none() || changes(target)).cloned();
     (header.is_some() || envelope.is_some()).then(|| (Rewrite { from: header, envelope, except: Vec::new() }, setting))
-}
-
-/// A condition as it stands in the config.
-fn written(route: &Route, condition: Condition) -> String {
-    fn list<T: ToString>(items: &[T]) -> String {
-        items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-    }
-    let when = &route.when;
-    match condition {
-        Condition::SenderDomain => list(&when.sender_domains),
-        Condition::RecipientDomain => list(&when.recipient_domains),
-        Condition::NullSender => when.null_sender.map(|wanted| wanted.to_string()).unwrap_or_default(),
-        Condition::Application => list(&when.applications),
-        Condition::Client => list(&when.clients),
-    }
 }
 
 /// The limits on whoever sends this.

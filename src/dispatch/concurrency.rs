@@ -64,6 +64,12 @@ impl ConcurrencyLayer {
         self.hands.most.store(limit.max(1), Ordering::Relaxed);
     }
 
+    /// What a message would wait for that came now. Takes nothing.
+    pub(super) fn look(&self) -> Option<WaitReason> {
+        let is_full = self.hands.under_way.load(Ordering::Relaxed) >= self.hands.most.load(Ordering::Relaxed);
+        is_full.then(|| self.reason.clone())
+    }
+
     fn take(&self) -> Option<Permit> {
         let Self { reason, hands, freed } = self;
         let most = hands.most.load(Ordering::Relaxed);

@@ -6,21 +6,22 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, join_all};
 use postrider_providers::contract::{
-    Attempt, Diagnostic, EnhancedStatus, Failure, Message, Outcome, ProviderName, RecipientIndex, Report, ReversePath, Throttled,
+    Attempt, Diagnostic, Failure, Message, Outcome, ProviderName, RecipientIndex, Report, ReversePath, Throttled,
 };
 use tokio::time::Instant;
 use tower::{Service as _, ServiceExt as _};
 use tracing::{error, info, warn};
 
+use super::group::{Group, chosen, group, no_route};
 use super::rate::{Paid, Pass};
 use super::rules::Rules;
 use super::suitable::Examined;
 use super::transport::{Guarded, Ledger, Refusal, Try};
 use super::{Dispatcher, doubt, rewrite, stand_in};
-use crate::config::{InDoubt, Route};
+use crate::config::Route;
 use crate::history;
 use crate::queue::{Disposition, Lease, Plan, WaitReason};
-use crate::spool::{RecipientState, Spool, SpoolError};
+use crate::spool::{Spool, SpoolError};
 
 /// By then a provider must have answered. Longer than RFC 5321's time-outs of one transaction; a
 /// provider's own time-outs end an attempt long before.
@@ -35,31 +36,6 @@ const AFTER_SPOOL_FAILURE: Duration = Duration::from_secs(5);
 impl<S: Spool> Ledger for Lease<S> {
     fn begin<'a>(&'a self, provider: &'a ProviderName, recipients: &'a [RecipientIndex]) -> BoxFuture<'a, Result<(), SpoolError>> {
         Box::pin(Lease::begin(self, provider, recipients))
-    }
-}
-
-/// Recipients that go the same way.
-struct Group {
-    route: Arc<Route>,
-    /// Whom to ask, in order. One, when an earlier handover is in doubt.
-    candidates: Vec<ProviderName>,
-    /// Set if the last handover is in doubt, and then repeated as it was.
-    in_doubt: Option<Doubt>,
-    recipients: Vec<RecipientIndex>,
-}
-
-/// A handover in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Doubt {
-    /// Its number; `None` if it is not known who was in it.
-    handover: Option<u64>,
-}
-
-impl Group {
-    /// Whether calls for so many, each for at most `most`, are the one call of before.
-    fn is_repeated(&self, recipients: usize, most: usize) -> bool {
-        let is_whole = |doubt: Doubt| doubt.handover.is_some() && recipients == self.recipients.len() && recipients <= most;
-        self.in_doubt.is_none_or(is_whole)
     }
 }
 
@@ -95,8 +71,12 @@ struct Fate {
 /// Attempts a message, and ends its lease. Cannot fail: whatever happens is settled.
 pub(super) async fn deliver<S: Spool>(dispatcher: &Dispatcher<S>, lease: Lease<S>) {
     let rules = dispatcher.rules();
-    let (groups, unattempted) = group(dispatcher, &rules, &lease);
-    let now = dispatcher.queue.clock().now();
+    let (now, stored) = (dispatcher.queue.clock().now(), lease.stored());
+    let (groups, unrouted) = group(dispatcher, &rules, stored, now, |index| stored.is_due(index, now));
+    let unattempted: Vec<_> = unrouted.into_iter().map(|index| (index, Disposition::Deferred(no_route()))).collect();
+    if let Some(route) = stored.handling.rerouted.as_ref().filter(|_| chosen(&rules, stored).is_none()) {
+        warn!(message_id = %lease.message().id, %route, "the route that was chosen for it is gone; its addresses decide again");
+    }
     if let Some(due) = lease.stored().next_due(now).filter(|_| groups.is_empty() && unattempted.is_empty() && !lease.is_to_be_settled()) {
         // Nobody's time has come.
         return lease.release(due).await;
@@ -154,49 +134,6 @@ fn plan<S: Spool>(dispatcher: &Dispatcher<S>, rules: &Rules, message: &Message, 
     }
 }
 
-/// Groups the open recipients by route and candidates.
-fn group<S: Spool>(dispatcher: &Dispatcher<S>, rules: &Rules, lease: &Lease<S>) -> (Vec<Group>, Vec<(RecipientIndex, Disposition)>) {
-    let (message, stored) = (lease.message(), lease.stored());
-    let (mut groups, mut unattempted): (Vec<Group>, _) = (Vec::new(), Vec::new());
-    let (chosen, now) = (chosen(rules, lease), dispatcher.queue.clock().now());
-    let states = stored.recipients.iter().zip(&stored.handovers);
-    for (position, (recipient, (state, handover))) in (0u32..).zip(message.envelope.recipients.iter().zip(states)) {
-        let index = RecipientIndex(position);
-        if !stored.is_due(index, now) {
-            continue;
-        }
-        let by_address = || rules.router.route(&message.envelope.reverse_path, &recipient.address, &message.origin);
-        let Some(route) = chosen.or_else(by_address) else {
-            let diagnostic = Diagnostic {
-                status: Some(EnhancedStatus(4, 4, 4)),
-                ..Diagnostic::local("no route matches since the configuration was changed")
-            };
-            unattempted.push((index, Disposition::Deferred(diagnostic)));
-            continue;
-        };
-        let (candidates, in_doubt) = match state {
-            RecipientState::InDoubt(provider) => (vec![provider.clone()], Some(Doubt { handover: *handover })),
-            _ => (dispatcher.holds.pinned(route).map_or_else(|| route.providers.clone(), |pinned| vec![pinned]), None),
-        };
-        let is_in = |group: &&mut Group| Arc::ptr_eq(&group.route, route) && (&group.candidates, group.in_doubt) == (&candidates, in_doubt);
-        match groups.iter_mut().find(is_in) {
-            Some(group) => group.recipients.push(index),
-            None => groups.push(Group { route: Arc::clone(route), candidates, in_doubt, recipients: vec![index] }),
-        }
-    }
-    (groups, unattempted)
-}
-
-/// The route that a person has chosen for the message, as long as it exists.
-fn chosen<'r, S: Spool>(rules: &'r Rules, lease: &Lease<S>) -> Option<&'r Arc<Route>> {
-    let name = lease.stored().handling.rerouted.as_ref()?;
-    let route = rules.router.routes().iter().find(|route| route.name == *name);
-    if route.is_none() {
-        warn!(message_id = %lease.message().id, route = %name, "the route that was chosen for it is gone; its addresses decide again");
-    }
-    route
-}
-
 /// Asks the candidates of one group, as far as the limits on the sender let it go, until every recipient
 /// has a verdict or none is left to ask.
 async fn ask<S: Spool>(delivery: &Delivery<'_, S>, group: &Group) -> Fate {
@@ -232,24 +169,10 @@ async fn ask<S: Spool>(delivery: &Delivery<'_, S>, group: &Group) -> Fate {
     result
 }
 
-/// The end of a handover in doubt that waits for a person: its route holds, and its provider would not
-/// recognise it, or not all of it can be repeated in one call now.
+/// The end of a handover in doubt that waits for a person.
 fn held<S: Spool>(delivery: &Delivery<'_, S>, group: &Group, most: usize) -> Option<Fate> {
     let Delivery { dispatcher, rules, lease, .. } = delivery;
-    let state = group.recipients.first().and_then(|index| lease.stored().recipients.get(index.0 as usize));
-    let Some(RecipientState::InDoubt(provider)) = state.filter(|_| group.route.in_doubt == InDoubt::Hold) else { return None };
-    let is_recognised = rules.transports.get(provider).is_some_and(|guarded| {
-        group.is_repeated(group.recipients.len(), most.min(guarded.max_recipients(&group.route.name)))
-            && doubt::is_recognised(&guarded.capabilities(), lease.message().received, dispatcher.queue.clock().now())
-    });
-    if is_recognised {
-        return None;
-    }
-    let recognises = |guarded: &Arc<Guarded>| guarded.capabilities().idempotency.is_some();
-    let why = match rules.transports.get(provider).is_some_and(recognises) {
-        true => "the handover is in doubt, and the provider would not recognise it any more",
-        false => "the handover was cut off",
-    };
+    let (provider, why) = group.held(rules, lease.message().received, most, dispatcher.queue.clock().now())?;
     let hold = || doubt::disposition(provider, Diagnostic::local(why), &group.route, false);
     Some(Fate { dispositions: group.recipients.iter().map(|&index| (index, hold())).collect(), ..Fate::default() })
 }

@@ -257,6 +257,15 @@ impl ProviderLimits {
     /// How each limit stands.
     #[must_use]
     pub fn status(&self) -> Vec<LimitStatus> {
+        self.status_with(self.domains.iter().flat_map(KeyedLimits::status))
+    }
+
+    /// The same, of those that a message from this sending domain has to pass.
+    pub(super) fn status_for(&self, domain: Option<&Arc<str>>) -> Vec<LimitStatus> {
+        self.status_with(self.domains.as_ref().zip(domain).and_then(|(domains, key)| domains.status_of(key)))
+    }
+
+    fn status_with(&self, of_domains: impl IntoIterator<Item = LimitStatus>) -> Vec<LimitStatus> {
         let (reserves, setting) = (self.reserves(), format!("provider.{}.limits", self.name));
         let mut all = Vec::new();
         if let Some((reason, bucket)) = &self.rate {
@@ -264,7 +273,7 @@ impl ProviderLimits {
         }
         all.extend(self.quotas.iter().map(|quota| LimitStatus::of_quota(format!("{setting}.quota"), quota, &reserves)));
         all.extend(self.live.status(&setting));
-        all.extend(self.domains.iter().flat_map(KeyedLimits::status));
+        all.extend(of_domains);
         all.into_iter().map(|status| LimitStatus { provider: Some(self.name.clone()), ..status }).collect()
     }
 }

@@ -61,7 +61,8 @@ fn unreadable(error: &io::Error) -> Failure {
     Failure::Unavailable(Diagnostic::local(format!("the message cannot be read from the spool: {error}")))
 }
 
-fn unsuitable(obstacle: &Obstacle) -> Failure {
+/// The failure that an obstacle is.
+pub(super) fn unsuitable(obstacle: &Obstacle) -> Failure {
     let (status, text) = match obstacle {
         Obstacle::Size { size, max } => ((5, 3, 4), format!("the message has {size} octets, this provider takes {max}")),
         Obstacle::Smtputf8 => ((5, 6, 7), "this provider does not carry SMTPUTF8".to_owned()),

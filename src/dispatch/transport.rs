@@ -121,6 +121,11 @@ impl Guarded {
         self.limits.max_recipients(route).min(self.capabilities().max_recipients.unwrap_or(usize::MAX))
     }
 
+    /// What a message would wait for, for whose turn there is no hand free now.
+    pub(super) fn is_full(&self) -> Option<WaitReason> {
+        self.hands.look()
+    }
+
     /// The same, and not more than may go at this moment.
     #[must_use]
     pub fn room(&self, route: &str) -> usize {

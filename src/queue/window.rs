@@ -361,6 +361,11 @@ impl Window {
         Some((reason.clone(), state.parked.get(reason)?.until))
     }
 
+    /// How many messages are parked for this reason.
+    pub(super) fn parked_for(&self, reason: &WaitReason) -> usize {
+        self.state.lock().parked.get(reason).map_or(0, |parked| parked.amount.messages)
+    }
+
     /// Takes a message out, ready or parked, as if it were leased; `None` if it is not here or leased.
     pub(super) fn take(&self, id: MessageId) -> Option<Entry> {
         let mut state = self.state.lock();

@@ -50,6 +50,23 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// What it asks for, as it stands in the config.
+    #[must_use]
+    pub fn written(self, when: &When) -> String {
+        fn list<T: ToString>(items: &[T]) -> String {
+            items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        }
+        match self {
+            Self::SenderDomain => list(&when.sender_domains),
+            Self::RecipientDomain => list(&when.recipient_domains),
+            Self::NullSender => when.null_sender.map(|wanted| wanted.to_string()).unwrap_or_default(),
+            Self::Application => list(&when.applications),
+            Self::Client => list(&when.clients),
+        }
+    }
+}
+
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

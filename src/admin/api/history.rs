@@ -60,27 +60,33 @@ async fn actions(State(office): State<Office>) -> Result<Json<ActionLog>, Proble
 async fn trace(State(office): State<Office>, Path(text): Path<String>) -> Result<Json<MessageTrace>, Problem> {
     let id: MessageId = text.parse().map_err(|error| Problem::bad(format!("\"{text}\" is no id: {error}")))?;
     let found = office.operations.find(id).await?;
-    let known = match office.operations.trace(id).await {
-        // The queue knows it, at least.
-        Err(HistoryError::Off) if found.is_some() => None,
-        known => known?,
-    };
-    if found.is_none() && known.is_none() {
-        let problem = Problem::missing(format!("message {id} is not in the queue, and the history does not know it"));
-        return Err(problem.help("it was never accepted here, or so long ago that it was forgotten (history.keep)"));
-    }
+    let known = known(&office, id, found.is_some()).await?;
     let (waits_for, queued) = match found {
         Some(found) => (found.waits_for.map(|reason| reason.to_string()), Some(convert::message(found.listed, usize::MAX))),
         None => (None, None),
     };
-    let (past, events) = match known {
-        Some(known) => {
-            let addresses = known.past.about.recipients.clone();
-            (Some(message(known.past, usize::MAX)), known.events.into_iter().map(|moment| event(moment, &addresses)).collect())
-        }
-        None => (None, Vec::new()),
+    let (past, events) = known.unzip();
+    Ok(Json(MessageTrace { queued, waits_for, past, events: events.unwrap_or_default() }))
+}
+
+/// What the history knows of a message: how it stands, and what happened.
+///
+/// # Errors
+/// When neither it nor the queue knows it, or it cannot be read.
+pub(super) async fn known(office: &Office, id: MessageId, is_queued: bool) -> Result<Option<(PastMessage, Vec<PastEvent>)>, Problem> {
+    let known = match office.operations.trace(id).await {
+        // The queue knows it, at least.
+        Err(HistoryError::Off) if is_queued => None,
+        known => known?,
     };
-    Ok(Json(MessageTrace { queued, waits_for, past, events }))
+    if known.is_none() && !is_queued {
+        let problem = Problem::missing(format!("message {id} is not in the queue, and the history does not know it"));
+        return Err(problem.help("it was never accepted here, or so long ago that it was forgotten (history.keep)"));
+    }
+    Ok(known.map(|known| {
+        let addresses = known.past.about.recipients.clone();
+        (message(known.past, usize::MAX), known.events.into_iter().map(|moment| event(moment, &addresses)).collect())
+    }))
 }
 
 impl From<HistoryError> for Problem {

@@ -199,24 +199,30 @@ impl Machine {
         self.at_once(now).map_or(0, |most| most.saturating_sub(self.under_way))
     }
 
+    /// Whether a message would be let in now, and then whether it would be the probe. Moves nothing.
+    pub(super) fn look(&self, now: Instant) -> Result<bool, Denial> {
+        match self.state(now) {
+            CircuitState::Closed { .. } => Ok(false),
+            CircuitState::Open { until } => Err(Denial::Open(until)),
+            CircuitState::HalfOpen { probing: true } => Err(Denial::Open(now + LOOK_AGAIN)),
+            CircuitState::HalfOpen { probing: false } => Ok(true),
+            CircuitState::Recovering { .. } => match self.at_once(now) {
+                Some(most) if self.under_way >= most => Err(Denial::Recovering(now + LOOK_AGAIN)),
+                _ => Ok(false),
+            },
+        }
+    }
+
     /// Leave to ask the provider now. `Moved` says whether a recovery has ended by the time alone.
     pub(super) fn admit(&mut self, now: Instant) -> (Result<Admission, Denial>, Moved) {
         let moved = self.settle(now);
-        let probing = match self.state(now) {
-            CircuitState::Closed { .. } => false,
-            CircuitState::Open { until } => return (Err(Denial::Open(until)), moved),
-            CircuitState::HalfOpen { probing: true } => return (Err(Denial::Open(now + LOOK_AGAIN)), moved),
-            CircuitState::HalfOpen { probing: false } => {
-                self.state = CircuitState::HalfOpen { probing: true };
-                true
-            }
-            CircuitState::Recovering { .. } => {
-                if self.at_once(now).is_some_and(|most| self.under_way >= most) {
-                    return (Err(Denial::Recovering(now + LOOK_AGAIN)), moved);
-                }
-                false
-            }
+        let probing = match self.look(now) {
+            Ok(probing) => probing,
+            Err(denial) => return (Err(denial), moved),
         };
+        if probing {
+            self.state = CircuitState::HalfOpen { probing: true };
+        }
         self.under_way += 1;
         (Ok(Admission { epoch: self.epoch, probing }), moved)
     }

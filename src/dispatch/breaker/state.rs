@@ -159,6 +159,21 @@ impl Circuit {
         (now.since, now.why) = (Some(time(since)), why);
     }
 
+    /// What a message would wait for that came now, and until when, if that is known: not where it is the
+    /// answers to others that end the wait. Moves nothing.
+    pub(in crate::dispatch) fn look(&self) -> Option<(WaitReason, Option<Instant>)> {
+        let Inner { opened, recovering, now, .. } = &*self.0;
+        let (now, instant) = (now.lock(), Instant::now());
+        match now.machine.look(instant) {
+            Ok(_) => None,
+            Err(Denial::Open(until)) => {
+                let is_open = matches!(now.machine.state(instant), CircuitState::Open { .. });
+                Some((opened.clone(), is_open.then_some(until)))
+            }
+            Err(Denial::Recovering(_)) => Some((recovering.clone(), None)),
+        }
+    }
+
     /// Leave to ask the provider now.
     pub(super) fn admit(&self) -> Result<Permit, Refusal> {
         let Inner { name, opened, recovering, now, .. } = &*self.0;

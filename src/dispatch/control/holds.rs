@@ -202,8 +202,12 @@ impl Holds {
 
     /// The provider that a route is pinned to, as long as it names it.
     pub(in crate::dispatch) fn pinned(&self, route: &Route) -> Option<ProviderName> {
-        let decided = self.decided.read();
-        decided.pins.get(&route.name).map(|pin| pin.provider.clone()).filter(|provider| route.providers.contains(provider))
+        self.pin_of(route).map(|pin| pin.provider)
+    }
+
+    /// The same, with who said so.
+    pub(in crate::dispatch) fn pin_of(&self, route: &Route) -> Option<Pin> {
+        self.decided.read().pins.get(&route.name).filter(|pin| route.providers.contains(&pin.provider)).cloned()
     }
 
     /// The pins.

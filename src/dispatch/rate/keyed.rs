@@ -182,13 +182,18 @@ impl KeyedLimits {
         let others = buckets.used.keys().filter(|key| !self.named.contains_key(*key)).take(TOLD);
         let mut keys: Vec<&Arc<str>> = self.named.keys().chain(others).collect();
         keys.sort_unstable();
-        let full = Tat::default();
-        let status = |key: &Arc<str>| {
-            let rule = self.rule(key)?;
-            let bucket = buckets.used.get(key).unwrap_or(&full);
-            Some(LimitStatus::of_rule(self.setting.clone(), Some(Arc::clone(key)), self.reason(key), rule, bucket))
-        };
-        keys.into_iter().filter_map(status).collect()
+        keys.into_iter().filter_map(|key| self.status_in(&buckets, key)).collect()
+    }
+
+    /// How the limit for this key stands, if there is one.
+    pub(super) fn status_of(&self, key: &Arc<str>) -> Option<LimitStatus> {
+        self.status_in(&self.buckets.lock(), key)
+    }
+
+    fn status_in(&self, buckets: &Buckets, key: &Arc<str>) -> Option<LimitStatus> {
+        let (rule, full) = (self.rule(key)?, Tat::default());
+        let bucket = buckets.used.get(key).unwrap_or(&full);
+        Some(LimitStatus::of_rule(self.setting.clone(), Some(Arc::clone(key)), self.reason(key), rule, bucket))
     }
 }
 

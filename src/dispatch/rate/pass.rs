@@ -12,6 +12,7 @@ use postrider_providers::settings::Counted;
 use tokio::time::Instant;
 
 use super::keyed::{KeyedLimits, Piece, Taken};
+use super::status::LimitStatus;
 use crate::queue::WaitReason;
 
 /// Only one message at a time looks at its limits and takes from them, so that no other comes between.
@@ -106,6 +107,12 @@ impl Pass {
             Some((toll.reason.clone(), until))
         };
         self.tolls.iter().filter_map(look).max_by_key(|(_, until)| *until).map_or(Ok(()), Err)
+    }
+
+    /// How each of the limits stands.
+    #[must_use]
+    pub fn status(&self) -> Vec<LimitStatus> {
+        self.tolls.iter().filter_map(|toll| toll.limits.status_of(&toll.key)).collect()
     }
 
     /// Takes what has been looked at.

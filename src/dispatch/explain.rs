@@ -329,7 +329,7 @@ impl<S: Spool> Dispatcher<S> {
         }
         if let Some(first) = unrouted.first() {
             let later = stored.not_before.get(first.0 as usize).copied().flatten().filter(|at| *at > now);
-            let at = Some(whereabouts.start.with(later).at(now)).filter(|at| *at > now);
+            let at = Some(whereabouts.start.with(later).at(now, now)).filter(|at| *at > now);
             let conclusion = match imagined {
                 Some(_) => Conclusion::new(Verdict::Refused, None, "no route matches"),
                 None => held(whereabouts).unwrap_or_else(|| Conclusion::new(Verdict::Deferred, at, no_route().text)),
@@ -447,7 +447,7 @@ impl<S: Spool> Dispatcher<S> {
             return Conclusion::new(Verdict::UnderWay, None, "");
         }
         let most = way.piece.map_or(usize::MAX, |piece| piece.recipients);
-        let begins = start.at(now);
+        let begins = start.at(now, way.expires);
         let in_doubt = group.held(rules, stored.message.received, most, begins);
         if let Some((provider, why)) = in_doubt.filter(|_| !way.waits.iter().any(|wait| wait.cause == Cause::Stopped)) {
             let conclusion = Conclusion::new(Verdict::InDoubt, Some(begins).filter(|at| *at > now), why);
@@ -458,13 +458,13 @@ impl<S: Spool> Dispatcher<S> {
         let conclusion = match (foreseen.end, foreseen.waited) {
             (End::Bounces(why), _) => Conclusion::new(Verdict::Bounces, at, why),
             (End::Nobody(why), _) => Conclusion::new(Verdict::Deferred, at, why),
-            (End::Waits, Some(wait)) => self.waits(&wait.reason, None),
-            (_, Some(wait)) => self.waits(&wait.reason, at),
+            (End::Waits, Some(wait)) => self.waits(&wait.reason, None, &whereabouts.start),
+            (_, Some(wait)) => self.waits(&wait.reason, at, &whereabouts.start),
             (_, None) => match start {
                 Start::Now => Conclusion::new(Verdict::Now, None, ""),
                 Start::Turn => Conclusion::new(Verdict::Waits, None, "its turn among the mail of its lane"),
                 Start::Stored(_) => Conclusion::new(Verdict::Waits, at, "its time to be fetched from the store"),
-                Start::Parked(reason, _) => self.waits(&reason, at),
+                Start::Parked(reason, _) => self.waits(&reason, at, &whereabouts.start),
                 Start::Scheduled(_) => Conclusion::new(Verdict::Retry, at, ""),
             },
         };
@@ -475,8 +475,10 @@ impl<S: Spool> Dispatcher<S> {
     }
 
     /// That it waits for this, with how many others.
-    fn waits(&self, reason: &WaitReason, at: Option<SystemTime>) -> Conclusion {
-        Conclusion { others: self.queue.parked_for(reason), ..Conclusion::new(Verdict::Waits, at, reason.as_str()) }
+    fn waits(&self, reason: &WaitReason, at: Option<SystemTime>, start: &Start) -> Conclusion {
+        let is_among_them = matches!(start, Start::Parked(parked_for, _) if parked_for == reason);
+        let others = self.queue.parked_for(reason).saturating_sub(usize::from(is_among_them));
+        Conclusion { others, ..Conclusion::new(Verdict::Waits, at, reason.as_str()) }
     }
 }
 

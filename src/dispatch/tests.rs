@@ -6,6 +6,7 @@ mod circuits;
 mod control;
 mod doubt;
 mod exact;
+mod explain;
 mod lanes;
 mod limits;
 mod order;

@@ -57,11 +57,12 @@ impl Start {
         }
     }
 
-    /// When that is, seen from `now`.
-    pub(super) fn at(&self, now: SystemTime) -> SystemTime {
+    /// When that is, seen from `now`. What is in memory comes back when its life `ends`, too.
+    pub(super) fn at(&self, now: SystemTime, ends: SystemTime) -> SystemTime {
         match self {
             Self::Now | Self::Turn => now,
-            Self::Stored(at) | Self::Parked(_, at) | Self::Scheduled(at) => now.max(*at),
+            Self::Parked(_, at) => now.max(ends.min(*at)),
+            Self::Stored(at) | Self::Scheduled(at) => now.max(*at),
         }
     }
 }

@@ -68,7 +68,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Explain what would become of a message: what the door says and why, and the way it takes.
+    /// Explain what would become of a message, or what became of one: the rules, the way it takes, what it waits for.
     Explain(explain::Options),
     /// Look at the queue of a running gateway, and act on it.
     Queue(queue::Options),
@@ -119,7 +119,7 @@ pub fn main() -> ExitCode {
     let exit = match arguments.command {
         Command::Serve(config) => runtime.block_on(serve::run(&config.config)),
         Command::Check { config, json } => check::run(&config.config, json),
-        Command::Explain(options) => explain::run(&options),
+        Command::Explain(options) => runtime.block_on(explain::run(&options)),
         Command::Providers(command) => runtime.block_on(providers::run(&command)),
         Command::Queue(options) => runtime.block_on(queue::run(&options)),
         Command::History(options) => runtime.block_on(history::run(&options)),

@@ -84,6 +84,12 @@ async fn what_is_asked_wrongly_is_told_with_what_was_expected() {
         ("POST", "/api/v1/control", Some(json!({ "action": "trip", "provider": "smarthost.none" })), 404, "smarthost.none"),
         ("GET", "/api/v1/history?state=happy", None, 400, "relayed"),
         ("GET", "/api/v1/queue/jobs/77", None, 404, "no job 77"),
+        ("GET", "/api/v1/messages/xyz/explain", None, 400, "32 hexadecimal digits"),
+        ("GET", "/api/v1/messages/00000000000000000000000000000000/explain", None, 404, "history.keep"),
+        ("POST", "/api/v1/explain", Some(json!({ "from": "", "to": [] })), 400, "1 to 1000"),
+        ("POST", "/api/v1/explain", Some(json!({ "from": "nobody", "to": ["b@example.net"] })), 400, "`from` is"),
+        ("POST", "/api/v1/explain", Some(json!({ "from": "", "to": ["b@example.net"], "client": "here" })), 400, "no IP address"),
+        ("POST", "/api/v1/explain", Some(json!({ "from": "", "to": ["b@example.net"], "signed": "rot13" })), 422, "rot13"),
     ] {
         let answer = setup.ask_as(method, path, body.as_ref(), |request| request).await;
         assert_eq!((answer.status, answer.content_type.as_str()), (status, "application/problem+json"), "{path} {body:?}: {}", answer.text);
@@ -204,6 +210,8 @@ async fn every_path_of_the_document_answers_as_the_document_says() {
         ("GET /api/v1/history", "/api/v1/history?recipient=b%40example.net&limit=2".to_owned(), None, 200),
         ("GET /api/v1/history/actions", "/api/v1/history/actions".to_owned(), None, 200),
         ("GET /api/v1/messages/{id}/trace", format!("/api/v1/messages/{}/trace", ids[0]), None, 200),
+        ("GET /api/v1/messages/{id}/explain", format!("/api/v1/messages/{}/explain", ids[0]), None, 200),
+        ("POST /api/v1/explain", "/api/v1/explain".to_owned(), Some(json!({ "from": "a@corp.example", "to": ["b@example.net"] })), 200),
         ("POST /api/v1/drain", "/api/v1/drain".to_owned(), Some(json!({})), 202),
     ] {
         open.remove(entry);
@@ -231,6 +239,61 @@ async fn every_path_of_the_document_answers_as_the_document_says() {
     // It waits for the gateway's owner, and there is none here; the program's tests have one.
     open.remove("POST /api/v1/reload");
     assert_eq!(open, BTreeSet::new(), "the document has endpoints that were not asked");
+}
+
+#[tokio::test]
+async fn what_would_become_of_a_message_is_explained_as_long_as_it_waits_and_what_became_of_it_later() {
+    let setup = Setup::start(None).await;
+    let id = setup.deferred(1).await.remove(0);
+    let path = format!("/api/v1/messages/{id}/explain");
+    let queued = setup.get(&path).await.body;
+    assert_eq!((&queued["kind"], &queued["state"], &queued["attempts"]), (&json!("queued"), &json!("deferred"), &json!(1)));
+    let part = &queued["parts"][0];
+    let (end, way) = (&part["conclusion"], &part["way"]);
+    assert_eq!(
+        (&part["recipients"], &end["verdict"], &end["provider"]),
+        (&json!(["b@example.net"]), &json!("retry"), &json!("smarthost.first"))
+    );
+    let due = setup.get(&format!("/api/v1/queue/messages/{id}")).await.body["message"]["due"].clone();
+    assert_eq!(end["at"], due, "{end}");
+    let sentence = format!("next attempt at {} by the retry schedule (attempt 2), which goes to smarthost.first", due.as_str().unwrap());
+    assert_eq!(end["sentence"], sentence);
+    assert!(part["said"].as_str().unwrap().contains("onnection refused"), "{part}");
+    assert_eq!((&way["route"], &way["why"]), (&json!("default"), &json!("first_match")));
+    let passed: Vec<&str> = way["passed_over"].as_array().unwrap().iter().map(|route| route["condition"].as_str().unwrap()).collect();
+    assert_eq!(passed, ["when.sender_domain", "when.null_sender"]);
+    assert_eq!(way["candidates"][0]["verdict"], "would_be_asked");
+
+    // What people decide shows at once, for an imagined message as well.
+    let imagined = async |from: &str| {
+        let answer = setup.post("/api/v1/explain", &json!({ "from": from, "to": ["b@example.net"] })).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!((&answer.body["kind"], &answer.body["id"], &answer.body["past"]), (&json!("imagined"), &json!(null), &json!(null)));
+        answer.body["parts"][0].clone()
+    };
+    assert_eq!(imagined("a@corp.example").await["conclusion"]["sentence"], "would go now to smarthost.first");
+    setup.post("/api/v1/control", &json!({ "action": "trip", "provider": "smarthost.first" })).await;
+    let stopped = imagined("a@corp.example").await;
+    assert_eq!((&stopped["conclusion"]["verdict"], &stopped["way"]["candidates"][0]["verdict"]), (&json!("waits"), &json!("stopped")));
+    assert!(stopped["conclusion"]["sentence"].as_str().unwrap().contains("whose circuit anna has opened"), "{stopped}");
+    assert_eq!(imagined("").await["conclusion"]["provider"], "smarthost.spare", "notifications have their own route");
+    setup.act(&id, json!({ "action": "hold" })).await;
+    assert_eq!(setup.get(&path).await.body["parts"][0]["conclusion"]["verdict"], "held");
+
+    setup.act(&id, json!({ "action": "reroute", "route": "spare" })).await;
+    assert_eq!(setup.get(&path).await.body["parts"][0]["way"]["why"], "rerouted");
+    setup.act(&id, json!({ "action": "release" })).await;
+    let mut past = json!(null);
+    eventually("the history has its end", async || {
+        past = setup.get(&path).await.body;
+        past["kind"] == "past" && past["state"] == "relayed"
+    })
+    .await;
+    assert_eq!((&past["parts"], &past["attempts"]), (&json!([]), &json!(2)));
+    assert_eq!(past["past"]["recipients"][0]["provider"], "smarthost.spare");
+    let tried: Vec<_> = past["events"].as_array().unwrap().iter().filter(|event| event["what"] == "attempt").collect();
+    assert_eq!(tried.len(), 2);
+    assert!(tried[0]["words"].as_str().unwrap().contains("onnection refused"), "{past}");
 }
 
 #[tokio::test]

@@ -139,6 +139,61 @@ async fn at_three_in_the_morning_the_provider_is_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn explain_says_what_the_running_gateway_would_do_and_later_what_it_did() {
+    let night = Night::start().await;
+    send(night.postrider.address(), "alarm@corp.example", &["oncall@example.net"], &message("0")).await;
+    eventually("it has been tried", async || night.json(&["queue"])["states"]["deferred"] == 1).await;
+    let id = night.json(&["queue", "list"])["messages"][0]["id"].as_str().unwrap().to_owned();
+    let queued = night.out(&["explain", &id]);
+    for word in [
+        "deferred, in the queue, 1 attempt",
+        "by the retry schedule (attempt 2), which goes to smarthost.office",
+        "passed over  spare: when.sender_domain is nobody.example",
+        "route        default, the first that matches",
+        "1. smarthost.office  would be asked",
+        "last words",
+        "given up",
+        "what happened",
+    ] {
+        assert!(queued.contains(word), "{word:?} is missing:\n{queued}");
+    }
+    // An imagined message: by the config, and by the gateway that runs.
+    let imagined = &["explain", "--from", "alarm@corp.example", "--to", "oncall@example.net"][..];
+    assert!(night.out(imagined).contains("<oncall@example.net> accepted"));
+    let live = &[imagined, &["--live"]].concat()[..];
+    assert!(night.out(live).contains("would go now to smarthost.office"));
+    night.out(&["providers", "pause", "--route", "default"]);
+    let paused = night.out(live);
+    assert!(paused.contains("waits for route default, which anna has paused, and nothing tells until when"), "{paused}");
+    assert_eq!(night.json(live)["parts"][0]["conclusion"]["verdict"], "waits");
+    night.out(&["providers", "resume", "--route", "default"]);
+
+    night.out(&["queue", "reroute", &id, "--to", "spare"]);
+    night.spare.recorder().reached(1).await;
+    eventually("the history has it", async || night.out(&["explain", &id]).contains("relayed, not in the queue any more")).await;
+    let past = night.out(&["explain", &id]);
+    for word in ["relayed at smarthost.spare, by route spare", "onnection refused", "action reroute", "2 attempts"] {
+        assert!(past.contains(word), "{word:?} is missing:\n{past}");
+    }
+    assert_eq!(night.json(&["explain", &id])["kind"], "past");
+
+    // What cannot be answered.
+    for (arguments, code, words) in [
+        (&["explain", "00000000000000000000000000000000"][..], 65, "the history does not know it"),
+        (&["explain", "xyz"], 64, "32 hexadecimal digits"),
+        (&["explain"], 64, "--from"),
+        (&["explain", &id, "--live"], 64, "--live"),
+        (&[live, &["--tls"]].concat(), 64, "--tls"),
+        (&[imagined, &["--server", "http://127.0.0.1:1"]].concat(), 64, "add --live"),
+        (&[live, &["--server", "http://127.0.0.1:1"]].concat(), 69, "systemctl status postrider"),
+        (&["explain", &id, "--server", "http://127.0.0.1:1"], 69, "systemctl status postrider"),
+    ] {
+        let (out, err) = night.says(arguments, code);
+        assert!(out.is_empty() && err.contains(words), "{arguments:?}: {out}{err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_decided_about_a_provider_holds_until_it_is_taken_back() {
     let night = Night::start().await;
     night.out(&["providers", "pause", "--domain", "corp.example"]);

@@ -70,6 +70,11 @@ impl Reach {
     pub(super) fn names_server(&self) -> bool {
         self.server.is_some()
     }
+
+    /// Whether a person has said how a gateway is reached.
+    pub(super) fn names_gateway(&self) -> bool {
+        self.server.is_some() || self.token_file.is_some()
+    }
 }
 
 impl Trouble {

@@ -1,5 +1,6 @@
 //! `postrider explain`: what the door would say to a message, by which rule, and the way it would take.
 
+mod live;
 mod report;
 
 use std::fmt::Write as _;
@@ -10,8 +11,9 @@ use postrider_providers::mime::signature::Signature;
 use postrider_providers::registry::Context;
 use postrider_providers::settings::Size;
 
+use super::api::Reach;
 use super::send::reverse_path;
-use super::{ConfigArgument, Exit, fail, print};
+use super::{Exit, fail, print};
 use crate::access::{Access, Client, Standing, Submission};
 use crate::config::{Config, Listener, ListenerTls, PasswordFile, ProviderConfig, Rewrite, Route};
 use crate::route::{Condition, Known, Needs, Router, obstacle};
@@ -19,16 +21,24 @@ use crate::smtp::carriage::{admit, begin, keep};
 use crate::smtp::reply::{self, Reply};
 use report::{Candidate, Explanation, Fate, Limit, Octets, Way};
 
-/// A message that somebody would hand in.
+/// A message that somebody would hand in, or one that is or was in the queue.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    config: ConfigArgument,
+    reach: Reach,
+    /// The id of a message that is or was in the queue: the running gateway says what would become of it now,
+    /// or what became of it.
+    #[arg(conflicts_with_all = ["from", "to", "client", "app", "listener", "tls", "size", "signed", "live"])]
+    id: Option<String>,
+    /// Ask the running gateway about the message: how circuits and limits stand, and when it would go. It is
+    /// not asked about the door.
+    #[arg(long, conflicts_with_all = ["listener", "tls"])]
+    live: bool,
     /// The envelope sender; `<>` is the null reverse-path.
-    #[arg(long, short, value_name = "ADDRESS", value_parser = reverse_path)]
-    from: ReversePath,
+    #[arg(long, short, value_name = "ADDRESS", value_parser = reverse_path, required_unless_present = "id")]
+    from: Option<ReversePath>,
     /// A recipient; may be given several times.
-    #[arg(long, short, value_name = "ADDRESS", required = true)]
+    #[arg(long, short, value_name = "ADDRESS", required_unless_present = "id")]
     to: Vec<Address>,
     /// Where the client is.
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
@@ -48,9 +58,6 @@ pub(crate) struct Options {
     /// What the message is signed with: smime, pgp or dkim.
     #[arg(long, value_name = "HOW", value_parser = signature)]
     signed: Option<Signature>,
-    /// Print JSON for machines.
-    #[arg(long)]
-    json: bool,
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -66,8 +73,21 @@ fn signature(text: &str) -> Result<Signature, String> {
     }
 }
 
-pub(super) fn run(options: &Options) -> Exit {
-    let config = match Config::load(&options.config.config) {
+pub(super) async fn run(options: &Options) -> Exit {
+    match (&options.id, &options.from) {
+        (Some(id), _) => live::of_id(&options.reach, id).await,
+        (None, Some(from)) if options.live => live::imagined(options, from).await,
+        (None, Some(_)) if options.reach.names_gateway() => {
+            fail(Exit::Usage, "--server and --token-file say which gateway to ask; add --live, or the id of a message, to ask it")
+        }
+        (None, Some(from)) => by_config(options, from),
+        (None, None) => fail(Exit::Usage, "expected the id of a message, or --from and --to"),
+    }
+}
+
+/// What the config alone says.
+fn by_config(options: &Options, from: &ReversePath) -> Exit {
+    let config = match Config::load(&options.reach.config) {
         Ok((config, _)) => config,
         Err(errors) => return super::check::report(&errors),
     };
@@ -83,8 +103,8 @@ pub(super) fn run(options: &Options) -> Exit {
         Ok(connected) => connected,
         Err(errors) => return super::check::report(&errors),
     };
-    let explanation = explain(&config, &connected, listener, client, options);
-    if options.json {
+    let explanation = explain(&config, &connected, (listener, client), from, options);
+    if options.reach.json {
         print(&explanation.json().to_string());
     } else {
         let mut text = explanation.to_string();
@@ -140,7 +160,13 @@ fn is_in_password_file(name: &str, config: &Config) -> Result<bool, String> {
 }
 
 /// Goes through what a session goes through.
-fn explain<'c>(config: &'c Config, connected: &[Connected], listener: &'c Listener, client: Client, options: &Options) -> Explanation<'c> {
+fn explain<'c>(
+    config: &'c Config,
+    connected: &[Connected],
+    (listener, client): (&'c Listener, Client),
+    from: &ReversePath,
+    options: &Options,
+) -> Explanation<'c> {
     let access = Access::new(config.access.clone(), config.applications.clone());
     let router = Router::new(config.routes.clone()).with_providers(connected);
     let standing = access.recognise(listener, &client);
@@ -149,9 +175,9 @@ fn explain<'c>(config: &'c Config, connected: &[Connected], listener: &'c Listen
         client: Some(client.address),
         ..Origin::default()
     };
-    let foreign = !options.from.as_str().is_ascii() || options.to.iter().any(|to| !to.is_ascii());
+    let foreign = !from.as_str().is_ascii() || options.to.iter().any(|to| !to.is_ascii());
     let recipients = options.to.iter().cloned().map(Recipient::from).collect();
-    let envelope = Envelope { smtputf8: foreign, ..Envelope::new(options.from.clone(), recipients) };
+    let envelope = Envelope { smtputf8: foreign, ..Envelope::new(from.clone(), recipients) };
     let door = Door { access: &access, router: &router, listener, client: &client, standing: &standing, origin: &origin };
     let recipients = options.to.iter().map(|to| {
         let way = router.route(&envelope.reverse_path, to, &origin).map(|route| way(config, &router, route, &envelope, &origin, options));
@@ -162,13 +188,13 @@ fn explain<'c>(config: &'c Config, connected: &[Connected], listener: &'c Listen
         let known = Known::all(&origin, &envelope.reverse_path, to);
         let passed_over = router.routes().iter().map_while(|route| Some((route, Condition::first_unmet(&route.when, &known)?)));
         let passed_over = passed_over.map(|(route, unmet)| (route.name.to_string(), unmet, unmet.written(&route.when))).collect();
-        let limits = way.as_ref().map(|way| limits(config, way.route, &standing, &options.from)).unwrap_or_default();
+        let limits = way.as_ref().map(|way| limits(config, way.route, &standing, from)).unwrap_or_default();
         Fate { to: to.clone(), reply: reply.to_string(), why, passed_over, way, limits }
     });
     let recipients = recipients.collect();
     Explanation {
         listener,
-        from: options.from.clone(),
+        from: from.clone(),
         size: options.size,
         signature: options.signed,
         smtputf8: foreign,

@@ -186,7 +186,7 @@ fn traced(trace: &MessageTrace, now: SystemTime) -> String {
 }
 
 /// One line for one event.
-fn event(event: &PastEvent) -> String {
+pub(super) fn event(event: &PastEvent) -> String {
     let at = event.at.map(Moment::to_text).unwrap_or_default();
     let mut line = format!("{at} {}", event.what);
     let facts = [

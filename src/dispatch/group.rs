@@ -103,8 +103,5 @@ pub(super) fn chosen<'r>(rules: &'r Rules, stored: &Stored) -> Option<&'r Arc<Ro
 
 /// What is said of recipients for whom there is none.
 pub(super) fn no_route() -> Diagnostic {
-    Diagnostic {
-        status: Some(EnhancedStatus(4, 4, 4)),
-        ..Diagnostic::local("no route matches since the configuration was changed")
-    }
+    Diagnostic { status: Some(EnhancedStatus(4, 4, 4)), ..Diagnostic::local("no route matches since the configuration was changed") }
 }

@@ -246,7 +246,9 @@ async fn what_would_become_of_a_message_is_explained_as_long_as_it_waits_and_wha
     let setup = Setup::start(None).await;
     let id = setup.deferred(1).await.remove(0);
     let path = format!("/api/v1/messages/{id}/explain");
-    let queued = setup.get(&path).await.body;
+    let queued = setup.get(&path).await;
+    assert_eq!(queued.status, 200, "{}", queued.text);
+    let queued = queued.body;
     assert_eq!((&queued["kind"], &queued["state"], &queued["attempts"]), (&json!("queued"), &json!("deferred"), &json!(1)));
     let part = &queued["parts"][0];
     let (end, way) = (&part["conclusion"], &part["way"]);

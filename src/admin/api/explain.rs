@@ -30,7 +30,12 @@ pub(super) fn routes() -> OpenApiRouter<Office> {
 async fn explain(State(office): State<Office>, Path(text): Path<String>) -> Result<Json<MessageExplanation>, Problem> {
     let id: MessageId = text.parse().map_err(|error| Problem::bad(format!("\"{text}\" is no id: {error}")))?;
     let queued = office.operations.explain(id).await?;
-    let (past, events) = history::known(&office, id, queued.is_some()).await?.unzip();
+    let known = match history::known(&office, id, queued.is_some()).await {
+        // What would become of it is the answer; a history that cannot be read now must not keep it back.
+        Err(_) if queued.is_some() => None,
+        known => known?,
+    };
+    let (past, events) = known.unzip();
     let explanation = match queued {
         Some((found, explanation)) => convert::explain::explanation(explanation, Some(&found.listed), office.clock),
         None => MessageExplanation {

@@ -129,7 +129,7 @@ fn nobody(candidates: &[Candidate]) -> End {
     let cannot = || candidates.iter().filter_map(|candidate| Some((&candidate.name, candidate.cannot.as_ref()?)));
     let words = |(name, cannot): (&ProviderName, &Cannot)| format!("{name}: {}", cannot.words());
     // What can be told best, as the bounce does: the first that cannot carry it, or the last that is not there.
-    match cannot().filter(|(_, cannot)| !matches!(cannot, Cannot::Carry(_))).last() {
+    match cannot().rfind(|(_, cannot)| !matches!(cannot, Cannot::Carry(_))) {
         Some(other) => End::Nobody(words(other)),
         None => cannot().next().map_or_else(|| End::Nobody("the route has no provider".to_owned()), |first| End::Bounces(words(first))),
     }
@@ -167,24 +167,24 @@ mod tests {
             (seconds, Some(name.to_owned()), Some(reason.to_owned()).filter(|reason| !reason.is_empty()))
         };
         let no = |seconds: u64, reason: &str| (seconds, None, Some(reason.to_owned()));
-        let (open, limited) = (wait(Circuit, Some(160)), wait(Limit, Some(130)));
+        let (open, limited) = (|| wait(Circuit, Some(160)), || wait(Limit, Some(130)));
         for (whole, a, b, spill, expected) in [
             (&[][..], &[][..], &[][..], false, yes(100, "a", "")),
             // An open circuit leaves the next one, a limit does not, unless the route spills.
-            (&[], &[open.clone()], &[], false, yes(100, "b", "")),
-            (&[], &[limited.clone()], &[], false, yes(130, "a", "limit Some(130)")),
-            (&[], &[limited.clone()], &[], true, yes(100, "b", "")),
+            (&[], &[open()], &[], false, yes(100, "b", "")),
+            (&[], &[limited()], &[], false, yes(130, "a", "limit Some(130)")),
+            (&[], &[limited()], &[], true, yes(100, "b", "")),
             (&[], &[wait(Concurrency, None)], &[], false, no(100, "concurrency None")),
             // What ends first is looked at first; the circuit hides the limit behind it.
-            (&[], &[open.clone(), wait(Limit, Some(200))], &[wait(SenderRefused, Some(170))], false, yes(200, "a", "limit Some(200)")),
-            (&[], &[open.clone(), wait(Limit, Some(120))], &[wait(SenderRefused, Some(170))], false, yes(160, "a", "circuit Some(160)")),
+            (&[], &[open(), wait(Limit, Some(200))], &[wait(SenderRefused, Some(170))], false, yes(200, "a", "limit Some(200)")),
+            (&[], &[open(), wait(Limit, Some(120))], &[wait(SenderRefused, Some(170))], false, yes(160, "a", "circuit Some(160)")),
             (&[], &[wait(Circuit, Some(50))], &[], false, yes(100, "a", "")),
             // What a person has stopped has no end, and hides none.
-            (&[], &[wait(Stopped, None)], &[open.clone()], false, yes(160, "b", "circuit Some(160)")),
+            (&[], &[wait(Stopped, None)], &[open()], false, yes(160, "b", "circuit Some(160)")),
             (&[], &[wait(Stopped, None)], &[wait(Stopped, None)], false, no(100, "stopped None")),
-            (&[], &[wait(Circuit, None)], &[limited.clone()], false, no(100, "circuit None")),
+            (&[], &[wait(Circuit, None)], &[limited()], false, no(100, "circuit None")),
             // What keeps from all comes first.
-            (&[wait(Limit, Some(110))], &[limited.clone()], &[], false, yes(130, "a", "limit Some(130)")),
+            (&[wait(Limit, Some(110))], &[limited()], &[], false, yes(130, "a", "limit Some(130)")),
             (&[wait(Stopped, None), wait(Limit, Some(110))], &[], &[], true, no(100, "stopped None")),
         ] {
             assert_eq!(told(whole, &[candidate("a", a), candidate("b", b)], spill), expected, "{whole:?} {a:?} {b:?}");

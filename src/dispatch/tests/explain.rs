@@ -330,3 +330,30 @@ async fn the_first_route_that_matches_is_said_and_where_none_does_the_door_refus
     bench.is_said(&part, (Verdict::Refused, None, "", "no route matches", 0));
     assert!(part.way.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_many_that_wait_for_the_same_the_time_is_said_to_be_the_earliest_also_of_those_in_the_store() {
+    let a = Scripted::new(vec![]);
+    let limits = LimitSettings { rate: Some("1/min".parse().unwrap()), ..LimitSettings::default() };
+    let bench = Bench::start(&[&a], Setup { limits, ..Setup::default() }).await;
+    let mut last = bench.takes_one().await;
+    // More than is held in memory.
+    for _ in 0..500 {
+        last = bench.takes_one().await;
+    }
+    bench.pass(30).await;
+    assert!(bench.queue.waiting_for(last).is_none(), "it is in the store");
+    let Conclusion { verdict, at, others, .. } = bench.part(last).await.conclusion;
+    assert_eq!((verdict, at.map(Bench::second)), (Verdict::Waits, Some(60)));
+    assert!((20..400).contains(&others), "{others}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_waits_for_a_person() {
+    let a = Scripted::new(vec![gives(Outcome::Bounced(words()))]);
+    let bench = Bench::start(&[&a], Setup::default()).await;
+    let id = bench.takes(bench.message("", &["r@z.example"])).await;
+    let part = bench.part(id).await;
+    bench.is_said(&part, (Verdict::Dead, None, "", "", 0));
+    assert!(part.way.is_none());
+}

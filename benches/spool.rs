@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use postrider::spool::sqlite::{Settings, SqliteSpool};
 use postrider::spool::view::Lane;
-use postrider::spool::{RecipientState, Settlement, Spool, Want};
+use postrider::spool::{Change, RecipientState, Settlement, Spool, Want};
 use postrider_providers::contract::{
     Address, Body, BodyType, Envelope, Message, MessageId, Origin, ProviderName, Recipient, RecipientIndex, ReversePath,
 };
@@ -115,7 +115,8 @@ async fn store(spool: SqliteSpool, lease: bool) -> MessageId {
 async fn pass(spool: SqliteSpool) {
     let id = store(spool.clone(), true).await;
     spool.begin(id, &ProviderName::from("ses.eu"), &[RecipientIndex(0)]).await.expect("the lease");
-    let changes = vec![(RecipientIndex(0), RecipientState::Relayed, "250 2.0.0 ok".into())];
+    let (recipient, state, words) = (RecipientIndex(0), RecipientState::Relayed, "250 2.0.0 ok".into());
+    let changes = vec![Change { recipient, state, words, not_before: None }];
     let settlement = Settlement {
         id,
         lane: Lane::default(),

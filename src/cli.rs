@@ -33,6 +33,8 @@ pub enum Exit {
     Data = 65,
     /// Something that is needed cannot be had.
     Unavailable = 69,
+    /// The program has a mistake.
+    Software = 70,
     /// Try again later.
     TempFail = 75,
     /// Not for this person: a token is wrong or cannot be read.

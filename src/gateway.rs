@@ -5,6 +5,7 @@ mod cautions;
 mod changes;
 mod listeners;
 mod reload;
+mod vital;
 mod watch;
 
 use std::net::SocketAddr;
@@ -221,7 +222,7 @@ impl<S: Spool> Gateway<S> {
             clock,
             census: Arc::clone(&census),
         }));
-        let (mut doors, mut attempts, mut feeding, mut recording) = (Task::new(), Task::new(), Task::new(), Task::new());
+        let (mut doors, mut recording) = (Task::new(), Task::new());
         let (kept, indexed, stop) = (history.clone(), queue.clone(), recording.stop.clone());
         recording.tasks.spawn(async move { kept.run(indexed.spool().clone(), indexed.journaled(), stop).await });
         let metrics = queue.metrics().clone();
@@ -231,9 +232,11 @@ impl<S: Spool> Gateway<S> {
             let ends: Vec<_> = store.ends().into_iter().map(|(file, end)| (file, seconds(end))).collect();
             metrics.set_certificates(ends.iter().map(|(file, end)| (file.as_str(), *end)));
         }));
-        attempts.tasks.spawn(Arc::clone(&dispatcher).run(attempts.stop.clone(), ATTEMPTS_GRACE));
-        let (fed, stop) = (queue.clone(), feeding.stop.clone());
-        feeding.tasks.spawn(async move { fed.run(stop).await });
+        let attempts = Task::vital(&queue, "the dispatcher", |stop| Arc::clone(&dispatcher).run(stop, ATTEMPTS_GRACE));
+        let fed = queue.clone();
+        let mut feeding = Task::vital(&queue, "the feeder of the queue", |stop| async move { fed.run(stop).await });
+        let stored = queue.clone();
+        feeding.tasks.spawn(async move { stored.fail(stored.spool().failure().await) });
         let parts = Parts {
             queue,
             history,
@@ -363,6 +366,12 @@ impl<S: Spool> Handle<S> {
     /// When the spool cannot be read.
     pub async fn counts(&self) -> Result<SpoolCounts, SpoolError> {
         self.0.queue.counts().await
+    }
+
+    /// Waits until a part has failed without which the gateway only looks alive, and says which. It has to
+    /// be drained and started anew then.
+    pub async fn failed(&self) -> String {
+        self.0.queue.failed().await
     }
 
     /// What the gateway runs by now.

@@ -171,9 +171,12 @@ impl<S: Spool> Queue<S> {
     /// Takes a message in. It is durable when this returns.
     ///
     /// # Errors
-    /// When the spool could not store it; then it is not ours.
+    /// When the spool could not store it, or nothing goes on any more; then it is not ours.
     pub async fn submit(&self, message: Arc<Message>) -> Result<(), SpoolError> {
         let shared = &self.0;
+        if let Some(why) = self.failure() {
+            return Err(SpoolError::Unavailable(why));
+        }
         let lane = shared.lanes.of_fresh(&message);
         let room = shared.window.reserve(&lane, &message.body);
         shared.spool.store(Arc::clone(&message), &lane, room.is_some()).await?;
@@ -216,6 +219,23 @@ impl<S: Spool> Queue<S> {
     #[must_use]
     pub fn stands_still(&self) -> Option<String> {
         self.0.pulse.stands_still(self.0.settings.load().lease / 3, self.0.window.ready())
+    }
+
+    /// Says that a part has failed without which nothing goes on, and which only a new start brings back.
+    /// From now on no mail is taken.
+    pub fn fail(&self, why: String) {
+        self.0.pulse.fail(why);
+    }
+
+    /// Waits until such a part has failed, and says which.
+    pub async fn failed(&self) -> String {
+        self.0.pulse.failed().await.to_owned()
+    }
+
+    /// Which part has failed, if one has.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.0.pulse.failure().map(str::to_owned)
     }
 
     /// Goes by these settings from now on. The bounds of the window, the length of a lease and the meters

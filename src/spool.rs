@@ -398,6 +398,10 @@ pub trait Spool: Clone + Send + Sync + 'static {
     /// other things may still be possible when it cannot.
     fn check(&self) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
+    /// Waits until the store has failed for good, so that only a new start helps, and says why. Faults of the
+    /// storage are none of that: the store recovers from them.
+    fn failure(&self) -> impl Future<Output = String> + Send;
+
     /// Commits what is waiting, gives this node's leases back, and closes the store within `timeout`.
     fn close(&self, timeout: Duration) -> impl Future<Output = Result<(), SpoolError>> + Send;
 }

@@ -59,6 +59,9 @@ impl<S: Spool> Vital for Body<S> {
 
     fn prove(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
+            if let Some(why) = self.queue.failure() {
+                return Err(why);
+            }
             match tokio::time::timeout(PATIENCE, self.queue.spool().check()).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(error.to_string()),

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 /// When the tasks of the queue were last seen at work.
@@ -12,11 +13,13 @@ pub(super) struct Pulse {
     /// Milliseconds after the start.
     kept: AtomicU64,
     lent: AtomicU64,
+    /// Why nothing goes on any more, once that is so.
+    failure: SetOnce<String>,
 }
 
 impl Pulse {
     pub(super) fn new() -> Self {
-        Self { start: Instant::now(), kept: AtomicU64::new(0), lent: AtomicU64::new(0) }
+        Self { start: Instant::now(), kept: AtomicU64::new(0), lent: AtomicU64::new(0), failure: SetOnce::new() }
     }
 
     fn beat(&self, heart: &AtomicU64) {
@@ -37,9 +40,27 @@ impl Pulse {
         self.beat(&self.lent);
     }
 
+    /// Nothing goes on any more. The first reason is the one that counts.
+    pub(super) fn fail(&self, why: String) {
+        let _ = self.failure.set(why);
+    }
+
+    /// Waits until nothing goes on any more, and says why.
+    pub(super) async fn failed(&self) -> &str {
+        self.failure.wait().await
+    }
+
+    /// Why nothing goes on any more, if that is so.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
     /// What stands still, in words. `every`: how often the housekeeping comes round; `ready`: messages that
     /// wait for nothing but to be taken.
     pub(super) fn stands_still(&self, every: Duration, ready: usize) -> Option<String> {
+        if let Some(why) = self.failure() {
+            return Some(why.to_owned());
+        }
         let (kept, lent) = (self.since(&self.kept), self.since(&self.lent));
         if kept > every * 3 {
             return Some(format!(
@@ -74,5 +95,8 @@ mod tests {
         assert!(pulse.stands_still(every, 5).unwrap().contains("5 messages are ready"));
         pulse.lent();
         assert_eq!(pulse.stands_still(every, 5), None);
+        pulse.fail("it fell".to_owned());
+        pulse.fail("what fell after it".to_owned());
+        assert_eq!(pulse.stands_still(every, 0).as_deref(), Some("it fell"));
     }
 }

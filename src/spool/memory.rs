@@ -50,6 +50,8 @@ struct Store {
     last_record: u64,
     set_aside: Vec<String>,
     fault: Option<SpoolError>,
+    #[cfg(test)]
+    panics: bool,
     closed: bool,
 }
 
@@ -129,6 +131,8 @@ impl Store {
     }
 
     fn readable(&self) -> Result<(), SpoolError> {
+        #[cfg(test)]
+        assert!(!self.panics, "as asked");
         if self.closed { Err(SpoolError::Closed) } else { Ok(()) }
     }
 
@@ -216,6 +220,12 @@ impl MemorySpool {
     /// Makes everything that writes fail with `fault`, as on a full disk, until told otherwise.
     pub fn set_fault(&self, fault: Option<SpoolError>) {
         self.store.lock().fault = fault;
+    }
+
+    /// Makes whoever reads it next panic, as a mistake in the code would.
+    #[cfg(test)]
+    pub(crate) fn panic_when_read(&self) {
+        self.store.lock().panics = true;
     }
 
     /// Makes a record unreadable, as a failing disk would: the next claim sets it aside.
@@ -487,6 +497,10 @@ impl Spool for MemorySpool {
 
     async fn check(&self) -> Result<(), SpoolError> {
         self.store.lock().writable()
+    }
+
+    async fn failure(&self) -> String {
+        std::future::pending().await
     }
 
     async fn close(&self, _timeout: Duration) -> Result<(), SpoolError> {

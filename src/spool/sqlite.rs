@@ -36,7 +36,7 @@ use self::layout::Layout;
 use self::quotas::Limits;
 use self::record::Unread;
 use self::reserve::Reserve;
-use self::worker::{Read, Worker};
+use self::worker::{Fallen, Read, Worker};
 use self::writer::{Job, Writer};
 use super::action::{Action, Done, Target};
 use super::filter::Filter;
@@ -98,6 +98,7 @@ struct Shared {
     /// What was set aside since somebody was told.
     set_aside: Mutex<Vec<String>>,
     lock: Mutex<Option<File>>,
+    fallen: Fallen,
 }
 
 impl SqliteSpool {
@@ -140,8 +141,9 @@ impl SqliteSpool {
         let start = |error| error::file(&error, "starting a thread for", &path);
         let limits = Limits::default();
         let forgotten = notes::Forgotten::default();
-        let reader = Worker::reader("spool-read", schema::connect_reader(&path)?).map_err(start)?;
-        let clerk = Worker::reader("spool-list", schema::connect_reader(&path)?).map_err(start)?;
+        let fallen = Fallen::default();
+        let reader = Worker::reader("spool-read", &fallen, schema::connect_reader(&path)?).map_err(start)?;
+        let clerk = Worker::reader("spool-list", &fallen, schema::connect_reader(&path)?).map_err(start)?;
         let writer = Writer {
             db,
             path: path.clone(),
@@ -152,7 +154,7 @@ impl SqliteSpool {
             broken: false,
             committed: settings.committed,
         };
-        let writer = Worker::start("spool-write", move |jobs| writer.run(jobs)).map_err(start)?;
+        let writer = Worker::start("spool-write", &fallen, move |jobs| writer.run(jobs)).map_err(start)?;
         let shared = Shared {
             writer,
             reader,
@@ -164,6 +166,7 @@ impl SqliteSpool {
             forgotten,
             set_aside: Mutex::default(),
             lock: Mutex::new(Some(lock)),
+            fallen,
         };
         Ok((Self { shared: Arc::new(shared), node }, recovered))
     }
@@ -402,6 +405,10 @@ impl Spool for SqliteSpool {
 
     async fn check(&self) -> Result<(), SpoolError> {
         self.shared.writer.write(ops::Probe { at: SystemTime::now() }).await
+    }
+
+    async fn failure(&self) -> String {
+        self.shared.fallen.why().await
     }
 
     async fn close(&self, timeout: Duration) -> Result<(), SpoolError> {

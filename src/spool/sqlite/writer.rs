@@ -286,6 +286,7 @@ pub(super) fn remove_body(path: &PathBuf) {
 mod tests {
     use rusqlite::OpenFlags;
 
+    use super::super::worker::Fallen;
     use super::*;
 
     /// Adds a quota, with a connection that is given.
@@ -319,7 +320,7 @@ mod tests {
             committed: None,
             broken: false,
         };
-        let worker = Worker::start("test", move |jobs| writer.run(jobs)).unwrap();
+        let worker = Worker::start("test", &Fallen::default(), move |jobs| writer.run(jobs)).unwrap();
         let failed = worker.write(Note).await;
         assert!(matches!(failed, Err(SpoolError::Unavailable(_))), "{failed:?}");
         worker.write(Note).await.unwrap();

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use guard::BY;
-pub use operations::Order;
+pub use operations::{LastReload, Order};
 
 /// The terms that a filter of the queue may have, for help texts.
 pub use crate::spool::filter::KEYS as FILTER_KEYS;
@@ -56,6 +57,8 @@ pub struct About {
     pub hostname: String,
     /// Where it takes mail.
     pub listeners: Vec<SocketAddr>,
+    /// What came of reloads so far, now and later.
+    pub last_reload: Arc<ArcSwap<LastReload>>,
 }
 
 /// The API of one gateway.

@@ -177,7 +177,12 @@ impl Config {
         let mut connected = Vec::new();
         let mut problems = Vec::new();
         for provider in &self.providers {
-            match Witness::of(|| provider.connect(context)) {
+            let connect = || {
+                // A certificate that was renewed makes another provider, as a new password does.
+                provider.certificate().into_iter().for_each(Witness::note_file);
+                provider.connect(context)
+            };
+            match Witness::of(connect) {
                 (Ok(ready), witness) => connected.push((ready, witness)),
                 (Err(error), _) => problems.push(provider.explain(&error)),
             }
@@ -232,6 +237,15 @@ impl ProviderConfig {
         match self.settings.iter().as_slice() {
             [(_, _, settings)] => settings.connect(self.name.clone(), context),
             _ => Err(SettingsError::new("", format!("`{}` has no settings", self.name))),
+        }
+    }
+
+    /// The file of the certificate by which the provider knows us, if it has one.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Path> {
+        match self.settings.iter().as_slice() {
+            [(_, _, settings)] => settings.certificate(),
+            _ => None,
         }
     }
 

@@ -10,7 +10,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -41,9 +41,10 @@ use build::{queue_settings, smtp_settings};
 use listeners::{Listeners, Opening};
 use reload::Reloads;
 
+pub use crate::admin::LastReload;
 pub use cautions::cautions;
 pub use changes::Changes;
-pub use reload::{LastReload, ReloadError};
+pub use reload::ReloadError;
 pub use watch::FileWatch;
 
 /// How long open sessions get to finish the message they are in.
@@ -207,10 +208,11 @@ impl<S: Spool> Gateway<S> {
 
         let certificates = Arc::new(CertificateStore::new(clock));
         let (listeners, opening) = (Listeners::default(), Opening::prepare(&[], &config.listeners, &certificates)?);
+        let reloads = Reloads::new(clock);
         let office = config
             .admin
             .as_ref()
-            .map(|admin| Office::open(admin, config, &opening.addresses(), &queue, &dispatcher, &history))
+            .map(|admin| Office::open(admin, config, &opening.addresses(), &queue, &dispatcher, &history, &reloads))
             .transpose()?;
 
         let census = Arc::new(Census::default());
@@ -226,10 +228,10 @@ impl<S: Spool> Gateway<S> {
         let (kept, indexed, stop) = (history.clone(), queue.clone(), recording.stop.clone());
         recording.tasks.spawn(async move { kept.run(indexed.spool().clone(), indexed.journaled(), stop).await });
         let metrics = queue.metrics().clone();
-        metrics.set_config(1, false);
+        reloads.tell(&metrics);
+        build::tell_credentials(config, &metrics);
         doors.tasks.spawn(Arc::clone(&certificates).watch(doors.stop.clone(), move |store| {
-            let seconds = |end: SystemTime| end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-            let ends: Vec<_> = store.ends().into_iter().map(|(file, end)| (file, seconds(end))).collect();
+            let ends: Vec<_> = store.ends().into_iter().map(|(file, end)| (file, build::seconds(end))).collect();
             metrics.set_certificates(ends.iter().map(|(file, end)| (file.as_str(), *end)));
         }));
         let attempts = Task::vital(&queue, "the dispatcher", |stop| Arc::clone(&dispatcher).run(stop, ATTEMPTS_GRACE));
@@ -248,7 +250,7 @@ impl<S: Spool> Gateway<S> {
             listeners,
             doors: Mutex::new(doors),
             config: ArcSwap::from_pointee(config.clone()),
-            reloads: Reloads::new(clock),
+            reloads,
         };
         // Nothing was open before, so there is nothing to wait for.
         drop(parts.take_listeners(opening));
@@ -402,11 +404,12 @@ impl Office {
         queue: &Queue<S>,
         dispatcher: &Arc<Dispatcher<S>>,
         history: &History,
+        reloads: &Reloads,
     ) -> Result<Self, StartError> {
         let address = settings.bind;
         let token = settings.token.as_ref().map(postrider_providers::settings::Secret::read).transpose().map_err(StartError::Token)?;
         let listener = smtp::bind(address).map_err(|source| StartError::Bind { address, source })?;
-        let about = About { hostname: config.server.hostname.to_string(), listeners: listeners.to_vec() };
+        let about = About { hostname: config.server.hostname.to_string(), listeners: listeners.to_vec(), last_reload: reloads.last() };
         let (admin, orders) = Admin::new(about, queue.clone(), Arc::clone(dispatcher), history.clone(), token.as_deref());
         let (draining, mut task) = (admin.draining(), Task::new());
         let address = listener.local_addr().ok();

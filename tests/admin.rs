@@ -122,6 +122,10 @@ async fn every_action_does_to_a_message_what_it_says() {
     setup.act(rerouted, json!({ "action": "reroute", "route": "spare" })).await;
     setup.becomes(rerouted, "gone").await;
     assert_eq!(setup.spare.recorder().count(), 2, "the notice, and the one that was rerouted");
+    let quota = &setup.get("/api/v1/providers/smarthost.spare").await.body["limits"][0];
+    assert_eq!((&quota["name"], &quota["setting"]), (&json!("quota of smarthost.spare"), &json!("provider.smarthost.spare.limits.quota")));
+    assert_eq!((&quota["count"], &quota["period_seconds"], &quota["counted"]), (&json!(50), &json!(86_400), &json!("messages")));
+    assert_eq!((&quota["used"], &quota["left"], &quota["next"]), (&json!(2), &json!(48), &json!(null)), "{quota}");
 
     setup.down.set_mode(SmarthostMode::Up).await;
     setup.act(retried, json!({ "action": "retry" })).await;
@@ -296,6 +300,50 @@ async fn what_would_become_of_a_message_is_explained_as_long_as_it_waits_and_wha
     let tried: Vec<_> = past["events"].as_array().unwrap().iter().filter(|event| event["what"] == "attempt").collect();
     assert_eq!(tried.len(), 2);
     assert!(tried[0]["words"].as_str().unwrap().contains("onnection refused"), "{past}");
+async fn a_reload_that_failed_is_told_until_one_succeeds_and_mail_is_taken_all_the_time() {
+    let setup = Setup::start(None).await;
+    let config = setup.get("/api/v1/status").await.body["config"].clone();
+    assert_eq!((&config["generation"], &config["failure"]), (&json!(1), &json!(null)));
+    setup.gateway.reload_file(std::path::Path::new("/nowhere/postrider.toml")).await.unwrap_err();
+    let config = setup.get("/api/v1/status").await.body["config"].clone();
+    assert_eq!(config["generation"], 1);
+    let failure = &config["failure"];
+    assert!(failure["why"].as_str().unwrap().contains("/nowhere/postrider.toml") && failure["at"].is_string(), "{config}");
+    assert_eq!(setup.get("/readyz").await.status, 200);
+    let meters = setup.get("/metrics").await.text;
+    assert!(meters.contains("\npostrider_config_last_reload_successful 0\n"), "{meters}");
+    setup.gateway.reload((*setup.gateway.config()).clone()).await.unwrap();
+    let config = setup.get("/api/v1/status").await.body["config"].clone();
+    assert_eq!((&config["generation"], &config["failure"]), (&json!(2), &json!(null)));
+    let meters = setup.get("/metrics").await.text;
+    assert!(meters.contains("\npostrider_config_last_reload_successful 1\n"), "{meters}");
+    assert!(meters.contains("\npostrider_config_last_reload_success_timestamp_seconds 1"), "{meters}");
+}
+
+#[tokio::test]
+async fn the_document_says_who_may_call_and_who_acts() {
+    for token in [None, Some(TOKEN)] {
+        let setup = Setup::start(token).await;
+        let document = setup.get("/api/openapi.json").await.body;
+        let scheme = &document["components"]["securitySchemes"]["token"];
+        assert_eq!((&scheme["type"], &scheme["scheme"]), (&json!("http"), &json!("bearer")));
+        let with_token = json!({ "token": [] });
+        let wanted = if token.is_some() { json!([with_token]) } else { json!([{}, with_token]) };
+        assert_eq!(document["security"], wanted);
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+                let by: Vec<_> = parameters.iter().filter(|parameter| parameter["name"] == "X-Postrider-By").collect();
+                match (method.as_str(), &by[..]) {
+                    ("post", [by]) => {
+                        assert_eq!((&by["in"], &by["required"], &by["schema"]["maxLength"]), (&json!("header"), &json!(true), &json!(64)));
+                    }
+                    ("get", []) => {}
+                    other => panic!("{path}: {other:?}"),
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ impl Night {
             server(directory.path()),
             smarthost("office", down.address().port()),
             smarthost("spare", spare.address().port()),
+            "[provider.smarthost.spare.limits]\nquota = \"100/day\"\n".to_owned(),
             "[[route]]\nname = \"spare\"\nwhen = { sender_domain = [\"nobody.example\"] }\nproviders = [\"smarthost.spare\"]\n\
              [[route]]\nname = \"default\"\nproviders = [\"smarthost.office\"]\n[queue]\nretry = [\"1h\"]\n[failover]\ntrip_after = 50\n"
                 .to_owned(),
@@ -124,6 +125,11 @@ async fn at_three_in_the_morning_the_provider_is_down() {
     eventually("the queue is empty", async || night.json(&["queue"])["messages"] == 0).await;
     assert_eq!(night.out(&["queue"]).lines().next(), Some("the queue is empty"));
     assert_eq!(night.down.recorder().count(), 0);
+    let list = night.out(&["providers", "list"]);
+    assert!(list.lines().any(|line| line.contains("smarthost.spare") && line.contains("95 of 100/day")), "{list}");
+    let spare = night.out(&["providers", "show", "smarthost.spare"]);
+    assert!(spare.contains("quota of smarthost.spare: 100/day, 5 used, 95 left\n"), "{spare}");
+    assert_eq!(night.json(&["providers", "show", "smarthost.spare"])["limits"][0]["left"], 95);
 
     // And prove it later.
     eventually("the history has it all", async || night.out(&["history", "trace", &ids[0]]).contains("now: relayed, not in the queue"))
@@ -210,6 +216,23 @@ async fn what_is_decided_about_a_provider_holds_until_it_is_taken_back() {
     assert_eq!(all["pauses"], serde_json::json!([]));
     let (_, err) = night.says(&["providers", "trip", "smarthost.sapre"], 65);
     assert!(err.contains("there is no provider \"smarthost.sapre\""), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_failed_stands_with_what_waits_until_it_is_mended() {
+    let night = Night::start().await;
+    let good = std::fs::read_to_string(&night.config).unwrap();
+    std::fs::write(&night.config, good.replace("[[route]]", "[[rout]]")).unwrap();
+    // The command has to find the gateway, so the config that it reads is another.
+    let found = night.config.with_file_name("good.toml");
+    std::fs::write(&found, &good).unwrap();
+    says(&found, &["reload"], 65);
+    let (summary, _) = says(&found, &["queue"], 0);
+    assert!(summary.contains("config\n  the reload ") && summary.contains(" failed, and the old one stays in use: "), "{summary}");
+    std::fs::write(&night.config, &good).unwrap();
+    says(&found, &["reload"], 0);
+    let (summary, _) = says(&found, &["queue"], 0);
+    assert!(!summary.contains("failed, and"), "{summary}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

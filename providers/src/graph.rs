@@ -6,7 +6,7 @@
 pub mod answer;
 mod upload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,6 +160,10 @@ impl Settings for Config {
         let endpoint = self.endpoint.as_deref().unwrap_or(Self::ENDPOINT);
         let mailbox = self.mailbox.as_deref().unwrap_or("each sender's own mailbox");
         format!("{endpoint} through {mailbox} (tenant {}, application {})", self.tenant, self.client_id)
+    }
+
+    fn certificate(&self) -> Option<&Path> {
+        self.certificate.as_deref()
     }
 
     fn kind_capabilities() -> Capabilities {

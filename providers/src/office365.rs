@@ -6,7 +6,7 @@
 
 pub mod refusals;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,6 +159,10 @@ impl Settings for Config {
 
     fn rewrite(&self) -> Option<&Rewrite> {
         self.rewrite.as_ref()
+    }
+
+    fn certificate(&self) -> Option<&Path> {
+        self.certificate.as_deref()
     }
 
     fn kind_capabilities() -> Capabilities {

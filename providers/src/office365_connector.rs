@@ -4,7 +4,7 @@
 
 pub mod refusals;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::contract::{Attempt, Capabilities, Connected, Delivery, EnhancedStatus, Failure, Probed, Provider, ProviderName};
@@ -92,6 +92,10 @@ impl Settings for Config {
 
     fn rewrite(&self) -> Option<&Rewrite> {
         self.rewrite.as_ref()
+    }
+
+    fn certificate(&self) -> Option<&Path> {
+        self.certificate.as_deref()
     }
 
     fn kind_capabilities() -> Capabilities {

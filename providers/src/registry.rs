@@ -44,6 +44,12 @@ pub trait Settings {
     where
         Self: Sized;
 
+    /// The file of the certificate by which the provider knows us. It ends one day, and nobody renews it but
+    /// the administrator.
+    fn certificate(&self) -> Option<&std::path::Path> {
+        None
+    }
+
     /// Where mail goes, in words, for `postrider check`. Two providers with the same text are alike.
     fn destination(&self) -> String;
 }

@@ -234,7 +234,14 @@ impl Witness {
         (result, Self(read.unwrap_or_default()))
     }
 
-    fn note(secret: &str) {
+    /// Counts what is in a file among the secrets that were read.
+    pub fn note_file(path: &std::path::Path) {
+        if let Ok(octets) = std::fs::read(path) {
+            Self::note(&octets);
+        }
+    }
+
+    fn note(secret: &[u8]) {
         READ.with_borrow_mut(|read| {
             if let Some(read) = read {
                 std::hash::Hash::hash(secret, read);
@@ -251,7 +258,7 @@ impl Secret {
     pub fn read(&self) -> Result<String, String> {
         let read = self.look_up();
         if let Ok(text) = &read {
-            Witness::note(text);
+            Witness::note(text.as_bytes());
         }
         read
     }

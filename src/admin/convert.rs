@@ -7,12 +7,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use postrider_providers::contract::{Address, ProviderName};
+use postrider_providers::settings::Counted;
 
+use super::operations::LastReload;
 use super::problem::Problem;
 use super::wire::Decided;
-use super::wire::providers::{Circuit, ControlName, ControlRequest, Pause, Pin, Provider, ProviderError, RefusedSender};
+use super::wire::providers::{Circuit, ControlName, ControlRequest, Limit, Pause, Pin, Provider, ProviderError, RefusedSender};
 use super::wire::queue::{ActionName, ActionRequest, Job, Lane, QueueSummary, QueuedMessage, QueuedRecipient};
+use super::wire::system::{ConfigState, ReloadFailure};
+use crate::clock::Clock;
 use crate::dispatch::control::{self, By};
+use crate::dispatch::rate::LimitStatus;
 use crate::dispatch::{Command, ProviderStatus, Subject};
 use crate::queue::{JobState, Progress};
 use crate::spool::RecipientState;
@@ -224,7 +229,12 @@ pub(super) fn job(progress: Progress) -> Job {
     }
 }
 
-pub(super) fn provider(status: ProviderStatus) -> Provider {
+pub(super) fn config(last: &LastReload) -> ConfigState {
+    let failure = last.failure.as_ref().map(|(at, why)| ReloadFailure { at: (*at).into(), why: why.to_string() });
+    ConfigState { generation: last.generation, taken: last.taken.into(), failure }
+}
+
+pub(super) fn provider(status: ProviderStatus, clock: Clock) -> Provider {
     let circuit = status.circuit;
     Provider {
         name: status.name.to_string(),
@@ -246,6 +256,26 @@ pub(super) fn provider(status: ProviderStatus) -> Provider {
         throttled_until: status.throttled_until.map(Into::into),
         in_doubt: status.in_doubt,
         refused_senders: status.refused_senders.into_iter().map(refused_sender).collect(),
+        limits: status.limits.into_iter().map(|status| limit(status, clock)).collect(),
+    }
+}
+
+fn limit(status: LimitStatus, clock: Clock) -> Limit {
+    let counted = match status.counted {
+        Counted::Messages => "messages",
+        Counted::Recipients => "recipients",
+    };
+    Limit {
+        name: status.reason.to_string(),
+        setting: status.setting,
+        domain: text(status.key),
+        counted: counted.to_owned(),
+        count: status.count,
+        period_seconds: status.period.as_secs(),
+        burst: status.burst,
+        used: status.used,
+        left: status.left,
+        next: status.next_free.map(|free| clock.time_of(free).into()),
     }
 }
 

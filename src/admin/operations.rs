@@ -5,6 +5,7 @@
 //! type ends.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use postrider_providers::contract::{Body, MessageId};
@@ -58,6 +59,17 @@ pub enum Order {
         /// Who wants it.
         by: String,
     },
+}
+
+/// What came of reloads so far.
+#[derive(Debug, Clone)]
+pub struct LastReload {
+    /// How many configs were taken into use, the one at the start included.
+    pub generation: u64,
+    /// When the one in use was.
+    pub taken: SystemTime,
+    /// When the last reload failed and why, if none has succeeded since.
+    pub failure: Option<(SystemTime, Arc<str>)>,
 }
 
 /// Where orders go in.

@@ -16,6 +16,7 @@ use super::table::{clean, drawn, row, span, table, watch, when, when_if};
 use super::{Exit, fail, print};
 use crate::admin::wire::providers::ProviderList;
 use crate::admin::wire::queue::{Job, JobList, MessageDetail, QueuePage, QueueSummary};
+use crate::admin::wire::system::Status;
 
 /// How many lanes a summary shows to people.
 const LANES: usize = 15;
@@ -209,6 +210,15 @@ async fn summary(gateway: &Gateway, json: bool) -> Result<String, Trouble> {
     let troubles = super::providers::live::troubles(&providers, now);
     if !troubles.is_empty() {
         let _ = write!(text, "\nproviders\n{}", troubles.iter().map(|line| format!("  {line}\n")).collect::<String>());
+    }
+    let status: Status = gateway.get(&["status"], &[]).await?;
+    if let Some(failure) = status.config.failure {
+        let _ = write!(
+            text,
+            "\nconfig\n  the reload {} failed, and the old one stays in use: {}\n",
+            when(failure.at, now),
+            clean(failure.why.lines().next().unwrap_or_default())
+        );
     }
     let deferred =
         summary.states.get("deferred").copied().unwrap_or_default() + summary.states.get("in_doubt").copied().unwrap_or_default();

@@ -98,6 +98,16 @@ fn read_pem(path: &Path, what: &'static str) -> Result<Vec<u8>, CertificateError
 }
 
 impl Certificate {
+    /// Until when the first certificate in this file is valid.
+    ///
+    /// # Errors
+    /// When there is none, or it is no X.509.
+    pub fn end_of(path: &Path) -> Result<SystemTime, CertificateError> {
+        let chain = read_chain(path)?;
+        let own = chain.first().ok_or_else(|| CertificateError::NoCertificate(path.to_owned()))?;
+        term(own).map(|(_, end)| end.into()).map_err(|error| CertificateError::Unusable(format!("its term: {error}")))
+    }
+
     /// Puts a chain, the server's own certificate first, and its key together.
     ///
     /// # Errors

@@ -180,6 +180,7 @@ impl<S: Spool> Dispatcher<S> {
             in_doubt_by_route,
             pins: pins.iter().filter(|pin| pin.provider == *name).cloned().collect(),
             refused_senders: guarded.senders.list(),
+            limits: guarded.limits.status(),
         }
     }
 

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use postrider_providers::contract::{Connected, ProviderName};
@@ -18,6 +17,7 @@ use tracing::{error, info, warn};
 use super::changes::Changes;
 use super::listeners::Opening;
 use super::{Handle, Parts, StartError, build, cautions};
+use crate::admin::LastReload;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors, ProviderConfig};
 use crate::dispatch::Successor;
@@ -26,6 +26,7 @@ use crate::queue;
 use crate::route::Router;
 use crate::smtp::FrontEnd;
 use crate::spool::Spool;
+use crate::telemetry::metrics::Metrics;
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -41,23 +42,12 @@ pub enum ReloadError {
     Draining,
 }
 
-/// What came of reloads so far.
-#[derive(Debug, Clone)]
-pub struct LastReload {
-    /// How many configs were taken into use, the one at the start included.
-    pub generation: u64,
-    /// When the one in use was.
-    pub taken: SystemTime,
-    /// When the last reload failed and why, if none has succeeded since.
-    pub failure: Option<(SystemTime, Arc<str>)>,
-}
-
 /// One reload at a time, and what came of it.
 pub(super) struct Reloads {
     clock: Clock,
     /// `None` once the gateway drains.
     turn: tokio::sync::Mutex<Option<Built>>,
-    last: ArcSwap<LastReload>,
+    last: Arc<ArcSwap<LastReload>>,
 }
 
 /// What the providers were built from.
@@ -82,7 +72,18 @@ impl Built {
 impl Reloads {
     pub(super) fn new(clock: Clock) -> Self {
         let last = LastReload { generation: 1, taken: clock.now(), failure: None };
-        Self { clock, turn: tokio::sync::Mutex::new(Some(Built::default())), last: ArcSwap::from_pointee(last) }
+        Self { clock, turn: tokio::sync::Mutex::new(Some(Built::default())), last: Arc::new(ArcSwap::from_pointee(last)) }
+    }
+
+    /// What came of reloads so far, now and later.
+    pub(super) fn last(&self) -> Arc<ArcSwap<LastReload>> {
+        Arc::clone(&self.last)
+    }
+
+    /// Tells the meters.
+    pub(super) fn tell(&self, metrics: &Metrics) {
+        let last = self.last.load();
+        metrics.set_config(last.generation, build::seconds(last.taken), last.failure.is_none());
     }
 
     /// Knows with what providers were built, and what was read of their secrets then.
@@ -150,7 +151,7 @@ impl<S: Spool> Parts<S> {
     fn conclude(&self, result: Result<Changes, ReloadError>) -> Result<Changes, ReloadError> {
         self.reloads.note(&result);
         let last = self.reloads.last.load();
-        self.queue.metrics().set_config(last.generation, last.failure.is_some());
+        self.reloads.tell(self.queue.metrics());
         match &result {
             Ok(changes) => {
                 for line in changes.lines() {
@@ -199,6 +200,7 @@ impl<S: Spool> Parts<S> {
         let router = Arc::new(Router::new(config.routes.clone()).with_providers(&connected));
         let sender_limits = SenderLimits::new(&config.applications, &config.sending_domain_limits);
         let metrics = self.queue.metrics().clone();
+        build::tell_credentials(&config, &metrics);
         self.queue.change(queue::Settings { metrics, ..build::queue_settings(&config) });
         self.queue.use_router(Arc::clone(&router));
         self.dispatcher.replace(Arc::clone(&router), successors, &config.failover, sender_limits);

@@ -68,7 +68,8 @@ struct Meters {
     memory: Gauge,
     descriptors: Gauge,
     generation: Gauge,
-    reload_failed: Gauge,
+    reload_successful: Gauge,
+    config_taken: Gauge<f64, AtomicU64>,
 }
 
 /// What became of a recipient.
@@ -119,14 +120,15 @@ impl Metrics {
             lanes: gauge(r, "lane_messages", "Messages in the fullest lanes, by priority, route and sending domain's rank"),
             window: plain(r, "window_messages", "Messages in memory", Gauge::default()),
             circuits: gauge(r, "circuit", "1 for the state that a provider's circuit is in"),
-            limits_left: gauge(r, "limit_left", "How much a limit would let go now"),
+            limits_left: gauge(r, "limit_left", "How much a limit would let go now, by the name under which mail waits for it"),
             certificates: gauge(r, "certificate_expires_timestamp_seconds", "When a listener's certificate ends"),
             credentials: gauge(r, "credential_expires_timestamp_seconds", "When a provider's credential ends, where that is known"),
             journal: plain(r, "journal_records", "Records on their way into the history", Gauge::default()),
             memory: plain(r, "resident_memory_bytes", "Resident memory of the process", Gauge::default()),
             descriptors: plain(r, "open_descriptors", "Open file descriptors of the process", Gauge::default()),
             generation: plain(r, "config_generation", "How often a config was taken up since the start", Gauge::default()),
-            reload_failed: plain(r, "config_reload_failed", "1 if the last reload of the config failed", Gauge::default()),
+            reload_successful: plain(r, "config_last_reload_successful", "0 if the last reload of the config failed", Gauge::default()),
+            config_taken: plain(r, "config_last_reload_success_timestamp_seconds", "When the config in use was taken up", Gauge::default()),
             registry: Mutex::default(),
         };
         let build: Gauges<Build> = gauge(r, "build_info", "1; its version is the label");
@@ -239,10 +241,12 @@ impl Metrics {
         self.0.descriptors.set(i64::try_from(descriptors).unwrap_or(i64::MAX));
     }
 
-    /// How often a config was taken up, and whether the last reload failed.
-    pub fn set_config(&self, generation: u64, failed: bool) {
+    /// How often a config was taken up, when the last one was, in seconds since 1970, and whether the last
+    /// reload took one up.
+    pub fn set_config(&self, generation: u64, taken: f64, successful: bool) {
         self.0.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
-        self.0.reload_failed.set(i64::from(failed));
+        self.0.config_taken.set(taken);
+        self.0.reload_successful.set(i64::from(successful));
     }
 
     /// Everything, in the text format of OpenMetrics 1.0.

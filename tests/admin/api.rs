@@ -39,6 +39,7 @@ impl Setup {
             server(directory.path()),
             smarthost("first", down.address().port()),
             smarthost("spare", spare.address().port()),
+            "[provider.smarthost.spare.limits]\nquota = \"50/day\"\n".to_owned(),
             "[[route]]\nname = \"spare\"\nwhen = { sender_domain = [\"nobody.example\"] }\nproviders = [\"smarthost.spare\"]\n\
              [[route]]\nname = \"notices\"\nwhen = { null_sender = true }\nproviders = [\"smarthost.spare\"]\n\
              [[route]]\nname = \"default\"\nproviders = [\"smarthost.first\"]\n\

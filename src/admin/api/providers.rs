@@ -19,7 +19,7 @@ pub(super) fn routes() -> OpenApiRouter<Office> {
 #[utoipa::path(get, path = "/api/v1/providers", responses((status = 200, body = ProviderList), Problems))]
 async fn list(State(office): State<Office>) -> Json<ProviderList> {
     Json(ProviderList {
-        providers: office.operations.providers().into_iter().map(convert::provider).collect(),
+        providers: office.operations.providers().into_iter().map(|provider| convert::provider(provider, office.clock)).collect(),
         pauses: office.operations.pauses().into_iter().map(convert::pause).collect(),
         pins: office.operations.pins().into_iter().map(convert::pin).collect(),
     })
@@ -35,7 +35,7 @@ async fn one(State(office): State<Office>, Path(name): Path<String>) -> Result<J
     let found = office.operations.providers().into_iter().find(|provider| provider.name.as_str() == name);
     let found =
         found.ok_or_else(|| Problem::missing(format!("there is no provider \"{name}\"")).help("GET /api/v1/providers lists them"))?;
-    Ok(Json(convert::provider(found)))
+    Ok(Json(convert::provider(found, office.clock)))
 }
 
 /// Decides something about a provider, a route, a sending domain or an application. It holds until it is taken

@@ -36,6 +36,7 @@ async fn status(State(office): State<Office>) -> Result<Json<Status>, Problem> {
         set_aside: summary.set_aside,
         troubled_providers: providers.iter().filter(|provider| troubled(provider)).map(|provider| provider.name.to_string()).collect(),
         draining: office.draining.is_cancelled(),
+        config: convert::config(&office.about.last_reload.load()),
     }))
 }
 

@@ -45,6 +45,33 @@ pub struct Provider {
     pub in_doubt: u64,
     /// Senders that it has refused.
     pub refused_senders: Vec<RefusedSender>,
+    /// Its limits. Of those on its sending domains, the ones that are used just now.
+    pub limits: Vec<Limit>,
+}
+
+/// A limit as it stands.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Limit {
+    /// What mail waits for where it is reached, as in `quota of ses.eu`.
+    pub name: String,
+    /// Where it is set, as in `provider.ses.eu.limits.quota`.
+    pub setting: String,
+    /// The sending domain that it is for; absent: all mail.
+    pub domain: Option<String>,
+    /// What it counts: `messages` or `recipients`.
+    pub counted: String,
+    /// How many in each period.
+    pub count: u64,
+    /// The period, in seconds.
+    pub period_seconds: u64,
+    /// How many at once.
+    pub burst: u64,
+    /// Of a quota: what was used in the period that ends now. Of a rate: what is used of its burst.
+    pub used: u64,
+    /// How many more could go now.
+    pub left: u64,
+    /// When the next one may go; absent: now.
+    pub next: Option<Moment>,
 }
 
 /// Where a circuit stands.

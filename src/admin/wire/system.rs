@@ -28,6 +28,28 @@ pub struct Status {
     pub troubled_providers: Vec<String>,
     /// Whether it drains, and ends then.
     pub draining: bool,
+    /// What became of its config.
+    pub config: ConfigState,
+}
+
+/// The config that is in use, and whether it is the one that was wanted last.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ConfigState {
+    /// How many configs were taken into use, the one at the start included.
+    pub generation: u64,
+    /// When the one in use was.
+    pub taken: Moment,
+    /// What was wrong with the last reload, if none has succeeded since.
+    pub failure: Option<ReloadFailure>,
+}
+
+/// A reload that changed nothing.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ReloadFailure {
+    /// When.
+    pub at: Moment,
+    /// What was wrong, as it stands in the log.
+    pub why: String,
 }
 
 /// What a reload has brought.

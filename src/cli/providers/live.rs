@@ -9,7 +9,7 @@ use super::super::api::{Gateway, Reach, Trouble};
 use super::super::table::{clean, drawn, row, table, when, when_if};
 use super::super::{Exit, fail, print};
 use crate::admin::wire::Decided;
-use crate::admin::wire::providers::{ControlDone, ControlName, ControlRequest, Provider, ProviderList};
+use crate::admin::wire::providers::{ControlDone, ControlName, ControlRequest, Limit, Provider, ProviderList};
 
 /// What is paused or resumed: a provider by its name, or one of the others.
 #[derive(Debug, clap::Args)]
@@ -57,7 +57,7 @@ pub(super) async fn list(reach: &Reach) -> Result<String, Trouble> {
         return Ok(json!(all).to_string());
     }
     let now = SystemTime::now();
-    let mut shown = table(&["PROVIDER", "CIRCUIT", "DECIDED", "IN FLIGHT", "LAST SUCCESS", "LAST ERROR"]);
+    let mut shown = table(&["PROVIDER", "CIRCUIT", "DECIDED", "IN FLIGHT", "LEFT", "LAST SUCCESS", "LAST ERROR"]);
     for provider in &all.providers {
         let circuit = match provider.circuit.until {
             Some(until) if provider.circuit.state != "closed" => format!("{}, {}", provider.circuit.state, when(until, now)),
@@ -66,7 +66,10 @@ pub(super) async fn list(reach: &Reach) -> Result<String, Trouble> {
         let error = provider.last_errors.first().map(|error| format!("{}: {} {}", when(error.at, now), error.verdict, error.words));
         let in_flight = format!("{}/{}", provider.in_flight, provider.concurrency);
         let success = when_if(provider.last_success, now);
-        row(&mut shown, [provider.name.clone(), circuit, decisions(provider).join(", "), in_flight, success, error.unwrap_or_default()]);
+        row(
+            &mut shown,
+            [provider.name.clone(), circuit, decisions(provider).join(", "), in_flight, left(provider), success, error.unwrap_or_default()],
+        );
     }
     let mut text = drawn(&shown);
     for pause in all.pauses.iter().filter(|pause| pause.what != "provider") {
@@ -140,6 +143,10 @@ fn in_full(provider: &Provider, now: SystemTime) -> String {
     lines.push(("last success", when_if(provider.last_success, now)));
     lines.push(("in doubt", provider.in_doubt.to_string()));
     lines.extend(provider.throttled_until.map(|until| ("left alone", format!("until {}", when(until, now)))));
+    for limit in &provider.limits {
+        let next = limit.next.map(|next| format!(", the next {}", when(next, now))).unwrap_or_default();
+        lines.push(("limit", format!("{}: {}, {} used, {} left{next}", limit.name, rate(limit), limit.used, limit.left)));
+    }
     for error in &provider.last_errors {
         let advice = error.advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default();
         lines.push(("error", format!("{}: {}: {}{advice}", when(error.at, now), error.verdict, error.words)));
@@ -149,6 +156,29 @@ fn in_full(provider: &Provider, now: SystemTime) -> String {
     }
     let lines = lines.into_iter().map(|(name, value)| format!("  {name:<13} {}\n", clean(&value)));
     format!("{}\n{}", provider.name, lines.collect::<String>()).trim_end().to_owned()
+}
+
+/// What is left of the limit that is nearest to its end.
+fn left(provider: &Provider) -> String {
+    // As whole numbers: a/b < c/d where a*d < c*b.
+    let nearest = provider
+        .limits
+        .iter()
+        .min_by(|one, other| (u128::from(one.left) * u128::from(other.burst)).cmp(&(u128::from(other.left) * u128::from(one.burst))));
+    nearest.map(|limit| format!("{} of {}", limit.left, rate(limit))).unwrap_or_default()
+}
+
+/// A limit's setting as one would write it.
+fn rate(limit: &Limit) -> String {
+    let period = match limit.period_seconds {
+        1 => "s".to_owned(),
+        60 => "min".to_owned(),
+        3600 => "hour".to_owned(),
+        86_400 => "day".to_owned(),
+        seconds => format!("{seconds} s"),
+    };
+    let counted = if limit.counted == "recipients" { " recipients" } else { "" };
+    format!("{}{counted}/{period}", limit.count)
 }
 
 /// Says, where the list is the config's alone, that it is.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use postrider_providers::contract::ProviderName;
 
+use super::super::rate::LimitStatus;
 use super::{By, Subject};
 
 /// How one provider is doing.
@@ -40,6 +41,8 @@ pub struct ProviderStatus {
     pub pins: Vec<Pin>,
     /// Senders that it has refused, and that are not tried again before their time.
     pub refused_senders: Vec<RefusedSender>,
+    /// How its limits stand.
+    pub limits: Vec<LimitStatus>,
 }
 
 /// Where a circuit stands.

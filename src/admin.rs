@@ -123,7 +123,8 @@ impl Admin {
 
     fn router(self) -> Router {
         let Self { office, guard, health } = self;
-        let (api, document) = api::routes().split_for_parts();
+        let (api, mut document) = api::routes().split_for_parts();
+        api::describe_callers(&mut document, guard.needs_token());
         let document = Arc::new(document);
         let described = move || async move { Json(document) };
         api.route("/api/openapi.json", get(described))

@@ -27,7 +27,7 @@ use crate::telemetry::Seldom;
 pub const BY: &str = "x-postrider-by";
 
 /// How long a name may be.
-const LONGEST_NAME: usize = 64;
+pub(super) const LONGEST_NAME: usize = 64;
 
 /// Wrong tokens are answered one after the other, one in this time, however many ask.
 const WRONG_TOKEN_EVERY: Duration = Duration::from_millis(250);
@@ -56,6 +56,11 @@ impl Guard {
             turn: tokio::sync::Mutex::new(()),
             said: Seldom::every(Duration::from_secs(1)),
         }
+    }
+
+    /// Whether every request has to show a token.
+    pub(crate) fn needs_token(&self) -> bool {
+        self.token.is_some()
     }
 
     /// Whether the request shows what it has to.

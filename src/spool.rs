@@ -348,6 +348,9 @@ pub trait Spool: Clone + Send + Sync + 'static {
     /// `after`, oldest first, each with its number; fewer when they are large. No number is given twice.
     fn journal(&self, after: u64, limit: usize) -> impl Future<Output = Result<Vec<(u64, String)>, SpoolError>> + Send;
 
+    /// How many records of the journal have not been forgotten.
+    fn journal_length(&self) -> impl Future<Output = Result<u64, SpoolError>> + Send;
+
     /// Forgets the journal up to and including record `last`; rides along with the next commit.
     fn forget_journal(&self, last: u64) -> impl Future<Output = Result<(), SpoolError>> + Send;
 

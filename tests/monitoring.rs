@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use postrider::sandbox::{SandboxSmarthost, SmarthostMode, SmarthostSettings};
+use postrider::spool::Spool as _;
 use support::client::{message, send};
 use support::{client, eventually, gateway, run, server, smarthost};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -61,14 +62,30 @@ async fn every_metric_that_is_named_is_there_and_well_formed() {
     std::fs::write(&certificate, key.cert.pem()).unwrap();
     std::fs::write(&private_key, key.signing_key.serialize_pem()).unwrap();
     let tls = format!("tls = \"starttls\"\ncertificate = {certificate:?}\nprivate_key = {private_key:?}\n");
+    let params = || {
+        let mut params = rcgen::CertificateParams::new(vec!["relay.example".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2061, 4, 2);
+        params
+    };
+    let known_by = rcgen::KeyPair::generate().unwrap();
+    let (shown, shown_key) = (directory.path().join("shown.pem"), directory.path().join("shown.key"));
+    std::fs::write(&shown, params().self_signed(&known_by).unwrap().pem()).unwrap();
+    std::fs::write(&shown_key, known_by.serialize_pem()).unwrap();
+    let quota = "[provider.smarthost.one.limits]\nquota = \"5/hour\"\n".to_owned();
+    let connector = format!(
+        "[provider.office365_connector.tenant]\nhost = \"tenant.mail.example\"\ncertificate = {shown:?}\nprivate_key = {shown_key:?}\n"
+    );
+    // Nothing can be written there, so that what happens waits in the journal.
+    std::fs::create_dir(directory.path().join("history.db")).unwrap();
     let route = "[[route]]\nname = \"default\"\nproviders = [\"smarthost.one\"]\n[admin]\nbind = \"127.0.0.1:0\"\n";
-    let config = [server(directory.path()), tls, smarthost("one", host.address().port()), route.to_owned()].concat();
+    let config = [server(directory.path()), tls, smarthost("one", host.address().port()), quota, connector, route.to_owned()].concat();
     let gateway = gateway(&config).await;
     send(gateway.addresses()[0], "a@corp.example", &["b@example.net"], &message("one")).await;
     eventually("it is delivered", async || gateway.counts().await.unwrap().messages == 0).await;
     // Another one waits, so that there is a lane.
     host.set_mode(SmarthostMode::Down).await;
     send(gateway.addresses()[0], "a@corp.example", &["b@example.net"], &message("two")).await;
+    eventually("both are in the journal", async || gateway.queue().spool().journal_length().await.unwrap() == 2).await;
 
     let address = gateway.admin_address().unwrap();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -78,6 +95,18 @@ async fn every_metric_that_is_named_is_there_and_well_formed() {
     let (head, scrape) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     promtool(&["check", "metrics"], &older(scrape)).await;
+    let ends = rcgen::date_time_ymd(2061, 4, 2).unix_timestamp();
+    for (meter, value) in [
+        // Two of five are used: a provider that cannot be reached was asked as well.
+        ("postrider_limit_left{name=\"quota of smarthost.one\"}", "3.0".to_owned()),
+        ("postrider_credential_expires_timestamp_seconds{name=\"office365_connector.tenant\"}", format!("{ends}.0")),
+        ("postrider_journal_records", "2".to_owned()),
+        ("postrider_config_last_reload_successful", "1".to_owned()),
+        ("postrider_config_generation", "1".to_owned()),
+    ] {
+        let line = format!("{meter} {value}");
+        assert!(scrape.lines().any(|found| found == line), "{line}\n{scrape}");
+    }
     let there = named(scrape);
     for source in ["alerts.yml", "dashboard.json"] {
         let wanted = named(&std::fs::read_to_string(file(source)).unwrap());

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Dispatcher;
+use crate::dispatch::rate::LimitStatus;
 use crate::queue::Queue;
 use crate::spool::Spool;
 use crate::spool::view::QueueState;
@@ -33,6 +34,9 @@ const DEPTH: Duration = Duration::from_secs(5);
 
 /// The most lanes that have a line of their own.
 const LANES: usize = 50;
+
+/// The most limits that have a meter.
+const LIMITS: usize = 100;
 
 /// What is asked about a gateway's health, without the type of its store.
 pub(super) trait Vital: Send + Sync + 'static {
@@ -72,8 +76,11 @@ impl<S: Spool> Vital for Body<S> {
 
     fn count(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            let Ok(summary) = self.queue.summary().await else { return };
             let (metrics, now) = (self.queue.metrics(), self.queue.clock().now());
+            if let Ok(records) = self.queue.spool().journal_length().await {
+                metrics.set_journal(records);
+            }
+            let Ok(summary) = self.queue.summary().await else { return };
             for state in QueueState::ALL {
                 let of_state = summary.lanes.iter().filter(|lane| lane.state == state);
                 let oldest = of_state.map(|lane| lane.oldest).min().map(|oldest| now.duration_since(oldest).unwrap_or_default());
@@ -94,10 +101,19 @@ impl<S: Spool> Vital for Body<S> {
         metrics.set_window(self.queue.in_window());
         let circuits = self.dispatcher.circuits();
         metrics.set_circuits(circuits.iter().map(|(provider, circuit)| (provider.as_str(), circuit.state().to_string())));
+        let limits: Vec<_> = self.dispatcher.limits().into_iter().filter(has_meter).collect();
+        let left = limits.iter().map(|limit| (limit.reason.to_string(), limit.left as f64)).take(LIMITS);
+        metrics.set_limits(left.collect::<Vec<_>>().iter().map(|(name, left)| (name.as_str(), *left)));
         let (resident, descriptors) = process();
         metrics.set_process(resident, descriptors);
         metrics.text()
     }
+}
+
+/// Whether a limit has a meter of its own: those of providers and of applications, which the config names. The
+/// domains of senders are no labels.
+fn has_meter(limit: &LimitStatus) -> bool {
+    if limit.provider.is_some() { limit.key.is_none() } else { limit.setting.starts_with("app.") }
 }
 
 /// What the process takes: resident octets, and descriptors.

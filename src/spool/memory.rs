@@ -438,6 +438,12 @@ impl Spool for MemorySpool {
         Ok(store.journal.range(after + 1..).take(limit).map(|(number, record)| (*number, record.clone())).collect())
     }
 
+    async fn journal_length(&self) -> Result<u64, SpoolError> {
+        let store = self.store.lock();
+        store.readable()?;
+        Ok(store.journal.len() as u64)
+    }
+
     async fn forget_journal(&self, last: u64) -> Result<(), SpoolError> {
         let mut store = self.store.lock();
         store.readable()?;

@@ -333,6 +333,11 @@ impl Spool for SqliteSpool {
         self.shared.reader.read(move |db| notes::journal(db, after, limit).map_err(|error| error::sql(&error))).await
     }
 
+    async fn journal_length(&self) -> Result<u64, SpoolError> {
+        let forgotten = self.shared.forgotten.last();
+        self.shared.reader.read(move |db| notes::journal_length(db, forgotten).map_err(|error| error::sql(&error))).await
+    }
+
     async fn forget_journal(&self, last: u64) -> Result<(), SpoolError> {
         self.shared.forgotten.up_to(last);
         Ok(())

@@ -90,6 +90,7 @@ macro_rules! every_promise {
             a_recipient_is_readdressed_unless_a_provider_may_have_it
             an_action_ends_the_lease_that_is_handed_over_and_no_other
             what_was_done_is_in_the_journal_and_nothing_else
+            the_journal_is_as_long_as_what_has_not_been_forgotten
             one_message_can_be_leased_though_it_is_held
             what_was_used_of_a_quota_survives_a_crash
             a_record_that_cannot_be_read_is_set_aside_and_blocks_nobody

@@ -74,6 +74,15 @@ pub(super) fn journal(db: &Connection, after: u64, limit: usize) -> rusqlite::Re
     Ok(found)
 }
 
+/// How many records the journal has behind number `forgotten`. Their numbers have no gaps: it is forgotten
+/// from its beginning only.
+pub(super) fn journal_length(db: &Connection, forgotten: u64) -> rusqlite::Result<u64> {
+    let mut ends = db.prepare_cached("SELECT (SELECT min(seq) FROM journal), (SELECT max(seq) FROM journal)")?;
+    let (first, last): (Option<i64>, Option<i64>) = ends.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let number = |seq: Option<i64>| seq.and_then(|seq| u64::try_from(seq).ok());
+    Ok(number(first).zip(number(last)).map_or(0, |(first, last)| (last + 1).saturating_sub(first.max(forgotten + 1))))
+}
+
 /// How far the journal is no longer needed; 0 when nothing waits to be forgotten.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Forgotten(Arc<AtomicU64>);
@@ -82,6 +91,11 @@ impl Forgotten {
     /// Lets the next commit forget everything up to and including `last`.
     pub(super) fn up_to(&self, last: u64) {
         self.0.fetch_max(last, Ordering::Relaxed);
+    }
+
+    /// How far that is.
+    pub(super) fn last(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Forgets it in the open transaction; says how far, to be told to [`Forgotten::done`] once that is

@@ -304,6 +304,26 @@ pub(crate) async fn what_was_done_is_in_the_journal_and_nothing_else(mut fixture
     assert_eq!(journal.into_iter().map(|(_, record)| record).collect::<Vec<_>>(), [target(stored.id).record]);
 }
 
+pub(crate) async fn the_journal_is_as_long_as_what_has_not_been_forgotten(mut fixture: impl Fixture) {
+    let spool = fixture.spool();
+    assert_eq!(spool.journal_length().await.unwrap(), 0);
+    for number in 0..5 {
+        spool.note(number.to_string()).await.unwrap();
+    }
+    assert_eq!(spool.journal_length().await.unwrap(), 5);
+    let (third, _) = spool.journal(0, 10).await.unwrap().remove(2);
+    spool.forget_journal(third).await.unwrap();
+    assert_eq!(spool.journal_length().await.unwrap(), 2, "at once, although it rides along with the next commit");
+    spool.note("5".to_owned()).await.unwrap();
+    assert_eq!(spool.journal_length().await.unwrap(), 3);
+    let (last, _) = spool.journal(0, 10).await.unwrap().pop().unwrap();
+    spool.forget_journal(last).await.unwrap();
+    assert_eq!(spool.journal_length().await.unwrap(), 0);
+    fixture.crash().await;
+    // What was to be forgotten may be there again; more is not.
+    assert!(fixture.spool().journal_length().await.unwrap() <= 3);
+}
+
 pub(crate) async fn one_message_can_be_leased_though_it_is_held(mut fixture: impl Fixture) {
     let stored = message(0, b"x");
     attempted(fixture.spool(), &stored, &[RecipientState::Pending]).await;

@@ -8,14 +8,17 @@ mod support;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use support::client::{Client, message};
+use serde_json::Value;
+use support::client::{Client, message, send};
 use support::process::Postrider;
 use support::sink::Sink;
-use support::{eventually, server, smarthost};
+use support::{eventually, free_port, server, smarthost};
 
 /// How many times the program is killed.
 fn rounds() -> usize {
@@ -83,4 +86,49 @@ async fn every_acknowledged_message_survives_and_only_what_was_in_flight_is_doub
     );
     assert_eq!(lost, 0);
     assert!(doubled <= rounds * CONCURRENCY, "{doubled} doubles are more than were in flight");
+}
+
+/// What a command says as JSON about the gateway with the config in this directory.
+fn asked(directory: &Path, arguments: &[&str]) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+    let output = command.args(arguments).arg("--json").env("POSTRIDER_CONFIG", directory.join("postrider.toml")).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_used_of_a_quota_is_not_forgotten_when_the_program_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let sink = Sink::start(&directory.join("sink"), &[]);
+    let config = [
+        server(directory),
+        smarthost("sink", sink.port()),
+        format!("limits = {{ quota = \"5/hour\" }}\n[admin]\nbind = \"127.0.0.1:{}\"\n", free_port()),
+    ]
+    .concat();
+    let submit = async |server: SocketAddr, numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            send(server, "app@corp.example", &[&format!("r{number}@example.net")], &message(&number.to_string())).await;
+        }
+    };
+    let postrider = Postrider::start(directory, &config);
+    submit(postrider.address(), 0..3).await;
+    // Not while one is being handed over, which would be in doubt.
+    eventually("three have gone", async || sink.copies().len() == 3 && asked(directory, &["queue"])["messages"] == 0).await;
+    postrider.kill();
+
+    let postrider = Postrider::start(directory, &config);
+    submit(postrider.address(), 3..8).await;
+    let mut quota = Value::Null;
+    eventually("the quota is used up", async || {
+        quota = asked(directory, &["providers", "show", "smarthost.sink"])["limits"][0].clone();
+        sink.copies().len() == 5 && quota["left"] == 0
+    })
+    .await;
+    assert_eq!((&quota["used"], &quota["count"]), (&Value::from(5), &Value::from(5)));
+    assert!(quota["next"].is_string(), "the next one has its time: {quota}");
+    eventually("three wait", async || asked(directory, &["queue"])["messages"] == 3).await;
+    assert!(postrider.terminate().success());
+    assert_eq!(sink.copies().values().sum::<usize>(), 5, "{:?}", sink.copies());
 }

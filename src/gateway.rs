@@ -10,7 +10,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -33,7 +33,7 @@ use crate::queue::{self, Queue};
 use crate::route::Router;
 use crate::smtp::census::{Census, Habit};
 use crate::smtp::{self, FrontEnd, Sessions};
-use crate::spool::sqlite::{self, Committed, SqliteSpool};
+use crate::spool::sqlite::{self, Committed, Doubted, SqliteSpool};
 use crate::spool::{Recovered, Spool, SpoolCounts, SpoolError};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{CertificateStore, Looked, TlsError};
@@ -68,6 +68,9 @@ pub struct Gateway<S: Spool> {
     feeding: Task,
     recording: Task,
 }
+
+/// A gateway with its spool on disk.
+pub type DurableGateway = Gateway<SqliteSpool>;
 
 /// A hold on a running gateway, for those who look at it and reload it. Clones share it.
 pub struct Handle<S: Spool>(Arc<Parts<S>>);
@@ -157,6 +160,7 @@ impl Gateway<SqliteSpool> {
         let settings = sqlite::Settings {
             inline_max: config.queue.inline_max,
             committed: Some(Committed(Arc::new(move |jobs, took| told.committed(jobs, took)))),
+            doubted: config.history.keep.map(|_| Doubted(Arc::new(|doubt| queue::record_of_doubt(doubt, SystemTime::now())))),
             ..sqlite::Settings::new(&config.server.data_dir)
         };
         let (spool, recovered) = SqliteSpool::open(settings).await?;

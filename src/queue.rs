@@ -39,6 +39,7 @@ use arc_swap::ArcSwap;
 use postrider_providers::contract::{Address, Message, MessageId};
 use tokio_util::sync::CancellationToken;
 
+pub use journal::doubt as record_of_doubt;
 pub use lease::{Disposition, Lease};
 pub use operate::{Found, JobId, JobState, Progress};
 pub use retry::{Plan, RetrySchedule};
@@ -48,12 +49,13 @@ use crate::bounce::Relay;
 use crate::clock::Clock;
 use crate::config::Bounce;
 use crate::route::Router;
+use crate::spool::view::Lane;
 use crate::spool::{Recovered, Spool, SpoolCounts, SpoolError, Stored};
 use crate::telemetry::metrics::Metrics;
 use digests::Digests;
 use lanes::Lanes;
 use pulse::Pulse;
-use window::Window;
+use window::{Room, Window};
 
 /// How the queue behaves.
 #[derive(Debug, Clone)]
@@ -180,11 +182,27 @@ impl<S: Spool> Queue<S> {
         let lane = shared.lanes.of_fresh(&message);
         let room = shared.window.reserve(&lane, &message.body);
         shared.spool.store(Arc::clone(&message), &lane, room.is_some()).await?;
-        match room {
-            Some(room) => shared.window.push(room, lane, Stored::fresh(message)),
-            None => shared.window.note(&lane, message.received),
-        }
+        self.admit(room, lane, message);
         Ok(())
+    }
+
+    /// Takes in a message of our own in place of what the spool keeps under `key`, and tells the history.
+    async fn submit_instead(&self, key: &str, message: Arc<Message>, record: Option<String>) -> Result<(), SpoolError> {
+        let shared = &self.0;
+        let lane = shared.lanes.of_fresh(&message);
+        let room = shared.window.reserve(&lane, &message.body);
+        shared.spool.store_instead(key, Arc::clone(&message), &lane, room.is_some(), record).await?;
+        self.admit(room, lane, message);
+        shared.journaled.notify_one();
+        Ok(())
+    }
+
+    /// Lets a message that has just been stored wait where there is room for it.
+    fn admit(&self, room: Option<Room>, lane: Lane, message: Arc<Message>) {
+        match room {
+            Some(room) => self.0.window.push(room, lane, Stored::fresh(message)),
+            None => self.0.window.note(&lane, message.received),
+        }
     }
 
     /// Waits until a message may be attempted, and lends it. Dropping the lease returns the message.

@@ -200,6 +200,8 @@ pub struct Recovered {
     pub in_doubt: u64,
     /// Those recipients, by message.
     pub doubts: Vec<Doubt>,
+    /// Whether they are in the journal, durably, since the moment that they are in doubt.
+    pub is_noted: bool,
     /// Records set aside: what it was and why, in words.
     pub set_aside: Vec<String>,
 }
@@ -298,6 +300,17 @@ pub trait Spool: Clone + Send + Sync + 'static {
     /// queue need not read it back; otherwise it is due at once for anybody. When it fails, the body's
     /// file is gone: the message has to arrive again.
     fn store(&self, message: Arc<Message>, lane: &Lane, lease: bool) -> impl Future<Output = Result<(), SpoolError>> + Send;
+
+    /// Makes a message durable in place of what is kept under `key`, in one transaction, and adds `record` to the
+    /// journal: whoever looks after a crash finds the one or the other. For the rest as [`Spool::store`].
+    fn store_instead(
+        &self,
+        key: &str,
+        message: Arc<Message>,
+        lane: &Lane,
+        lease: bool,
+        record: Option<String>,
+    ) -> impl Future<Output = Result<(), SpoolError>> + Send;
 
     /// Leases messages that are due by `now`: of each lane as many as are wanted, longest due first. It
     /// stops before the bodies in memory exceed `octets` (the first one always fits). Tells about every

@@ -40,7 +40,8 @@ pub(super) async fn remove_old<S: Spool>(queue: &Queue<S>) -> Result<(), SpoolEr
         let Some(last) = found.last() else { return Ok(()) };
         after = Some(last.id);
         for dead in found.iter().filter(|listed| is_only_dead(listed)) {
-            if queue.act(dead.id, Action::Remove, BY).await? == Done::Done {
+            // Somebody may have released it since it was listed; the store looks again.
+            if queue.act(dead.id, Action::Discard, BY).await? == Done::Done {
                 let sender = dead.sender.as_deref().unwrap_or("<>");
                 warn!(message_id = %dead.id, sender, "a dead letter was removed: nobody wanted it for bounce.keep_dead_letters");
             }

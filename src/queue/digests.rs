@@ -156,32 +156,22 @@ async fn end_periods<S: Spool>(queue: &Queue<S>) -> Result<(), SpoolError> {
     Ok(())
 }
 
-/// Sends the digest of one period and forgets the period, in this order: a crash in between sends it twice.
+/// Sends the digest of one period, which takes the place of the period in the spool.
 async fn end<S: Spool>(queue: &Queue<S>, address: &str, period: &Period) -> Result<(), SpoolError> {
-    let (spool, now) = (&queue.0.spool, queue.0.clock.now());
-    if period.gathered.messages > 0
-        && let Ok(to) = address.parse::<Address>()
-    {
-        let notification = digest::compose(&to, period, queue.0.settings.load().relay(), now);
-        let id = notification.id;
-        queue.submit(std::sync::Arc::new(notification)).await?;
-        info!(notification = %id, to = address, who = period.who.as_str(), messages = period.gathered.messages, "digest sent");
-        let event = Event::Notified {
-            who: period.who.as_str().to_owned(),
-            to: address.to_owned(),
-            notification: id.to_string(),
-            what: "digest".to_owned(),
-        };
-        let record = Record { at: millis(now), message: String::new(), about: None, events: vec![event], ended: false };
-        if queue.0.settings.load().record
-            && let Err(error) = spool.note(record.to_json()).await
-        {
-            warn!(%error, "the history does not get to know of a digest");
-        }
-    }
-    if let Err(error) = spool.remember(&format!("{PREFIX}{address}"), None).await {
-        warn!(%error, to = address, "a digest that was sent could not be forgotten; a restart sends it again");
-    }
+    let (now, settings, key) = (queue.0.clock.now(), queue.0.settings.load_full(), format!("{PREFIX}{address}"));
+    let to = address.parse::<Address>().ok().filter(|_| period.gathered.messages > 0);
+    let Some(to) = to else { return queue.0.spool.remember(&key, None).await };
+    let notification = digest::compose(&to, period, settings.relay(), now);
+    let id = notification.id;
+    let event = Event::Notified {
+        who: period.who.as_str().to_owned(),
+        to: address.to_owned(),
+        notification: id.to_string(),
+        what: "digest".to_owned(),
+    };
+    let record = Record { at: millis(now), message: String::new(), about: None, events: vec![event], ended: false };
+    queue.submit_instead(&key, notification.into(), settings.record.then(|| record.to_json())).await?;
+    info!(notification = %id, to = address, who = period.who.as_str(), messages = period.gathered.messages, "digest sent");
     Ok(())
 }
 

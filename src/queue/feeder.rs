@@ -128,6 +128,9 @@ pub(super) async fn recovered<S: Spool>(shared: &Shared<S>, recovered: &Recovere
     if !shared.settings.load().record {
         return;
     }
+    if recovered.is_noted {
+        return shared.journaled.notify_one();
+    }
     // At once, so that they share commits; they are as many as there were handovers at the same time.
     let now = shared.clock.now();
     let noted = join_all(recovered.doubts.iter().map(|doubt| shared.spool.note(journal::doubt(doubt, now)))).await;

@@ -58,7 +58,8 @@ pub(super) fn record(
 }
 
 /// The record of what a restart, or another node's end, left in doubt.
-pub(super) fn doubt(doubt: &Doubt, now: SystemTime) -> String {
+#[must_use]
+pub fn doubt(doubt: &Doubt, now: SystemTime) -> String {
     let event = Event::InDoubt {
         recipients: doubt.recipients.iter().map(|index| index.0).collect(),
         provider: doubt.provider.to_string(),

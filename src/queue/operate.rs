@@ -101,9 +101,9 @@ impl<S: Spool> Queue<S> {
         }
         let shared = &self.0;
         let now = shared.clock.now();
-        let ended = *action == Action::Remove;
+        let ended = matches!(action, Action::Remove | Action::Discard);
         let mut about = match action {
-            Action::Remove | Action::Readdress { .. } => self.about(ids, now).await?,
+            Action::Remove | Action::Discard | Action::Readdress { .. } => self.about(ids, now).await?,
             _ => HashMap::new(),
         };
         let mut expelled = Expelled::take(&shared.window, ids);
@@ -207,7 +207,7 @@ fn record(id: MessageId, action: &Action, by: &str, now: SystemTime, mut about: 
             recipients.filter(|address| address.eq_ignore_ascii_case(from.as_str())).for_each(|address| to.as_str().clone_into(address));
             format!("{from} -> {to}")
         }
-        Action::Retry | Action::Hold | Action::Release | Action::Remove => String::new(),
+        Action::Retry | Action::Hold | Action::Release | Action::Remove | Action::Discard => String::new(),
     };
     let event = Event::Action { action: action.name().to_owned(), words, by: by.to_owned() };
     Record { at: millis(now), message: id.to_string(), about, events: vec![event], ended }

@@ -15,6 +15,8 @@ pub enum Action {
     Release,
     /// Removed, and nobody is told.
     Remove,
+    /// Removed, if nothing but a dead letter is left of it that nobody holds.
+    Discard,
     /// Given up: whoever is to be told of failures is told, with these words.
     Bounce(String),
     /// Goes by this route from now on, whatever its addresses say.
@@ -36,7 +38,7 @@ impl Action {
             Self::Retry => "retry",
             Self::Hold => "hold",
             Self::Release => "release",
-            Self::Remove => "remove",
+            Self::Remove | Self::Discard => "remove",
             Self::Bounce(_) => "bounce",
             Self::Reroute(_) => "reroute",
             Self::Readdress { .. } => "readdress",
@@ -74,6 +76,7 @@ pub(super) mod words {
     pub const HELD_ALREADY: &str = "it is held already";
     pub const NOT_HELD: &str = "nothing holds it";
     pub const WAITS_FOR_A_PERSON: &str = "what is left of it waits for a person already; release it, or end it";
+    pub const NOT_ONLY_DEAD: &str = "it is no dead letter any more, or not only that";
     pub const SET_ASIDE: &str = "its record cannot be read and was set aside";
     pub const NOT_HERE: &str = "a message is bounced by settling it";
 }

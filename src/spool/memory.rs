@@ -346,6 +346,22 @@ impl Spool for MemorySpool {
         store.insert(message, lane, lease.then_some(self.node))
     }
 
+    async fn store_instead(
+        &self,
+        key: &str,
+        message: Arc<Message>,
+        lane: &Lane,
+        lease: bool,
+        record: Option<String>,
+    ) -> Result<(), SpoolError> {
+        let mut store = self.store.lock();
+        store.writable()?;
+        store.insert(message, lane, lease.then_some(self.node))?;
+        store.notes.remove(key);
+        record.into_iter().for_each(|record| store.note(record));
+        Ok(())
+    }
+
     async fn claim(&self, now: SystemTime, wants: &[Want], octets: u64) -> Result<Vec<Claimed>, SpoolError> {
         self.claim_now(now, wants, octets)
     }

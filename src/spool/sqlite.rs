@@ -41,7 +41,7 @@ use self::writer::{Job, Writer};
 use super::action::{Action, Done, Target};
 use super::filter::Filter;
 use super::view::{Lane, Listed, Summary};
-use super::{Claimed, QuotaUse, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want};
+use super::{Claimed, Doubt, QuotaUse, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, WaitingLane, Want};
 
 /// Where the spool is, and how it divides the bodies.
 #[derive(Debug, Clone)]
@@ -58,6 +58,9 @@ pub struct Settings {
     pub memory_max: usize,
     /// Told of each commit: how many writes it carried, and how long it took.
     pub committed: Option<Committed>,
+    /// What the journal is told of a handover that was cut off, in the transaction that finds it in doubt; `None`:
+    /// nothing.
+    pub doubted: Option<Doubted>,
 }
 
 /// Hears of commits, in the writer's thread.
@@ -70,11 +73,28 @@ impl std::fmt::Debug for Committed {
     }
 }
 
+/// Makes a record for the journal.
+#[derive(Clone)]
+pub struct Doubted(pub Arc<dyn Fn(&Doubt) -> String + Send + Sync>);
+
+impl std::fmt::Debug for Doubted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Doubted")
+    }
+}
+
 impl Settings {
     /// The usual settings for a directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), inline_max: 256 * 1024, reserve: 32 * 1024 * 1024, memory_max: 48 * 1024 * 1024, committed: None }
+        Self {
+            data_dir: data_dir.into(),
+            inline_max: 256 * 1024,
+            reserve: 32 * 1024 * 1024,
+            memory_max: 48 * 1024 * 1024,
+            committed: None,
+            doubted: None,
+        }
     }
 }
 
@@ -99,6 +119,7 @@ struct Shared {
     set_aside: Mutex<Vec<String>>,
     lock: Mutex<Option<File>>,
     fallen: Fallen,
+    doubted: Option<Doubted>,
 }
 
 impl SqliteSpool {
@@ -128,7 +149,7 @@ impl SqliteSpool {
         let mut take_over = || {
             // The log may end in a commit that was written, never synced, and read back from memory.
             schema::checkpoint(&db)?;
-            recover::take_over(&mut db, &layout)
+            recover::take_over(&mut db, &layout, settings.doubted.as_ref())
         };
         let (node, recovered) = match take_over() {
             Err(SpoolError::Full(_)) if reserve.release() => take_over()?,
@@ -167,6 +188,7 @@ impl SqliteSpool {
             set_aside: Mutex::default(),
             lock: Mutex::new(Some(lock)),
             fallen,
+            doubted: settings.doubted,
         };
         Ok((Self { shared: Arc::new(shared), node }, recovered))
     }
@@ -272,6 +294,22 @@ impl Spool for SqliteSpool {
         stored
     }
 
+    async fn store_instead(
+        &self,
+        key: &str,
+        message: Arc<Message>,
+        lane: &Lane,
+        lease: bool,
+        record: Option<String>,
+    ) -> Result<(), SpoolError> {
+        let mut leases = self.leases(if lease { vec![message.id] } else { Vec::new() });
+        let owner = lease.then_some(self.node);
+        let store = ops::Store { message, lane: lane.clone(), owner, bodies: self.shared.layout.bodies() };
+        let stored = self.shared.writer.write(ops::StoreInstead { key: key.to_owned(), store, record }).await;
+        leases.kept = true;
+        stored
+    }
+
     async fn claim(&self, now: SystemTime, wants: &[Want], octets: u64) -> Result<Vec<Claimed>, SpoolError> {
         let mut leases = self.leases(Vec::new());
         let leased = Arc::clone(&leases.ids);
@@ -305,7 +343,8 @@ impl Spool for SqliteSpool {
     }
 
     async fn renew(&self, now: SystemTime, until: SystemTime) -> Result<Recovered, SpoolError> {
-        let mut recovered = self.shared.writer.write(ops::Renew { node: self.node, now, until }).await?;
+        let mut recovered =
+            self.shared.writer.write(ops::Renew { node: self.node, now, until, doubted: self.shared.doubted.clone() }).await?;
         recovered.set_aside = std::mem::take(&mut *self.shared.set_aside.lock());
         Ok(recovered)
     }
@@ -418,7 +457,7 @@ impl Spool for SqliteSpool {
 
     async fn close(&self, timeout: Duration) -> Result<(), SpoolError> {
         let close = async {
-            self.shared.writer.write(ops::Leave { node: self.node }).await?;
+            self.shared.writer.write(ops::Leave { node: self.node, doubted: self.shared.doubted.clone() }).await?;
             let shared = Arc::clone(&self.shared);
             tokio::task::spawn_blocking(move || shared.end())
                 .await

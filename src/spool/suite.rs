@@ -5,6 +5,7 @@
 
 mod fidelity;
 mod lanes;
+mod notes;
 mod operate;
 
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use postrider_providers::contract::{
 
 pub(crate) use self::fidelity::*;
 pub(crate) use self::lanes::*;
+pub(crate) use self::notes::*;
 pub(crate) use self::operate::*;
 use super::action::{Action, Done, Target};
 use super::view::Lane;
-use super::{Change, Doubt, QuotaUse, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, Want};
+use super::{Change, Doubt, RecipientState, Recovered, Settlement, Spool, SpoolCounts, SpoolError, Stored, Want};
 
 /// A store under test.
 #[allow(async_fn_in_trait, reason = "the tests run each fixture on the thread that made it")]
@@ -64,6 +66,7 @@ macro_rules! every_promise {
             what_a_settlement_does_not_name_stands_as_before_the_handover
             a_message_whose_recipients_are_finished_is_gone
             a_notification_is_stored_with_its_settlement
+            a_message_takes_the_place_of_a_note_or_the_note_stays
             each_recipient_keeps_its_own_time_until_a_person_decides
             a_settlement_without_the_lease_changes_nothing
             a_settlement_of_a_recipient_that_is_not_there_is_refused
@@ -85,6 +88,7 @@ macro_rules! every_promise {
             what_is_held_waits_until_it_is_released_and_is_no_older_then
             a_held_doubt_is_released_to_the_same_provider
             a_dead_letter_that_is_released_begins_anew
+            only_what_is_still_nothing_but_a_dead_letter_is_discarded
             what_is_removed_is_gone
             a_rerouted_message_waits_in_the_lane_of_its_route
             a_recipient_is_readdressed_unless_a_provider_may_have_it
@@ -295,7 +299,7 @@ pub(crate) async fn a_handover_that_was_started_is_in_doubt_after_a_crash(mut fi
     fixture.spool().begin(stored.id, &provider("smarthost.b"), &[RecipientIndex(2)]).await.unwrap();
     let doubt = |name, position| Doubt { id: stored.id, provider: provider(name), recipients: vec![RecipientIndex(position)] };
     let doubts = vec![doubt("ses.eu", 0), doubt("smarthost.b", 2)];
-    assert_eq!(fixture.crash().await, Recovered { released: 1, in_doubt: 2, doubts, set_aside: vec![] });
+    assert_eq!(fixture.crash().await, Recovered { released: 1, in_doubt: 2, doubts, ..Recovered::default() });
     let pinned = [RecipientState::InDoubt(provider("ses.eu")), RecipientState::Pending, RecipientState::InDoubt(provider("smarthost.b"))];
     assert_eq!(claim_one(fixture.spool(), 1).await.recipients, pinned);
     // A second crash, before anybody was asked again, forgets nothing.
@@ -486,7 +490,7 @@ pub(crate) async fn leases_that_lapse_go_to_another_node(fixture: impl Fixture) 
     first.begin(begun.id, &provider("ses.eu"), &[RecipientIndex(0)]).await.unwrap();
     assert_eq!(second.renew(at(30), at(60)).await.unwrap(), Recovered::default(), "until is inclusive");
     let doubts = vec![Doubt { id: begun.id, provider: provider("ses.eu"), recipients: vec![RecipientIndex(0)] }];
-    assert_eq!(second.renew(at(31), at(60)).await.unwrap(), Recovered { released: 2, in_doubt: 1, doubts, set_aside: vec![] });
+    assert_eq!(second.renew(at(31), at(60)).await.unwrap(), Recovered { released: 2, in_doubt: 1, doubts, ..Recovered::default() });
     let claimed = claim(&second, 31).await;
     assert_eq!(ids(&claimed), [begun.id, untouched.id]);
     assert_eq!(claimed[0].recipients, [RecipientState::InDoubt(provider("ses.eu"))]);
@@ -529,37 +533,6 @@ pub(crate) async fn the_next_due_time_is_that_of_the_earliest_waiting(fixture: i
     assert!(next >= late && next <= late + Duration::from_millis(1));
     assert!(claim(spool, 30).await.is_empty());
     assert_eq!(claim_most(spool, next, 1, PLENTY).await.unwrap().len(), 1);
-}
-
-/// What is on record of `ses.eu`, by slot.
-async fn used(spool: &impl Spool) -> Vec<QuotaUse> {
-    let mut uses = spool.quota_use("ses.eu").await.unwrap();
-    uses.sort_by_key(|of| of.slot);
-    uses
-}
-
-pub(crate) async fn what_was_used_of_a_quota_survives_a_crash(mut fixture: impl Fixture) {
-    let spool = fixture.spool();
-    let of = |share: &str, slot, used| QuotaUse { share: share.into(), slot, used };
-    assert_eq!(spool.quota_use("ses.eu").await.unwrap(), []);
-    spool.use_quota("ses.eu", of("", 100, 3), 90);
-    spool.use_quota("ses.us", of("", 7, 1), 0);
-    spool.use_quota("ses.eu", of("", 100, 5), 90);
-    spool.use_quota("ses.eu", of("alerts", 101, 2), 90);
-    assert_eq!(used(fixture.spool()).await, [of("", 100, 5), of("alerts", 101, 2)]);
-    // It rides along with a commit; nothing says that it survives without one.
-    fixture.spool().store(message(0, b"x"), &lane(), false).await.unwrap();
-    fixture.crash().await;
-    assert_eq!(used(fixture.spool()).await, [of("", 100, 5), of("alerts", 101, 2)]);
-    assert_eq!(fixture.spool().quota_use("ses.us").await.unwrap(), [of("", 7, 1)]);
-    fixture.spool().use_quota("ses.eu", of("", 220, 1), 101);
-    fixture.spool().close(Duration::from_secs(60)).await.unwrap();
-    fixture.crash().await;
-    assert_eq!(
-        used(fixture.spool()).await,
-        [of("alerts", 101, 2), of("", 220, 1)],
-        "closing is a commit, too, and what is over is forgotten"
-    );
 }
 
 pub(crate) async fn a_record_that_cannot_be_read_is_set_aside_and_blocks_nobody(mut fixture: impl Fixture) {

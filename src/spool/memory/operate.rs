@@ -55,6 +55,11 @@ impl Record {
         }
     }
 
+    fn is_only_dead(&self) -> bool {
+        let mut left = self.recipients.iter().map(|recipient| &recipient.state).filter(|state| !state.is_final()).peekable();
+        left.peek().is_some() && left.all(|state| *state == RecipientState::Dead)
+    }
+
     /// Why the action does not apply.
     fn refusal(&self, action: &Action) -> Option<String> {
         let is_open = self.recipients.iter().any(|recipient| recipient.state.is_open());
@@ -67,6 +72,7 @@ impl Record {
             Action::Release if !held && !self.recipients.iter().any(|recipient| stuck(&recipient.state)) => {
                 Some(words::NOT_HELD.to_owned())
             }
+            Action::Discard if held || !self.is_only_dead() => Some(words::NOT_ONLY_DEAD.to_owned()),
             Action::Readdress { .. } => self.readdressing(action).err(),
             Action::Bounce(_) => Some(words::NOT_HERE.to_owned()),
             _ => None,
@@ -161,7 +167,7 @@ impl Store {
             Action::Retry | Action::Bounce(_) => record.due = now,
             Action::Hold => record.held_at = Some(now),
             Action::Release => record.release(now),
-            Action::Remove => {
+            Action::Remove | Action::Discard => {
                 self.messages.remove(&id);
             }
             Action::Reroute(route) => {

@@ -76,12 +76,18 @@ impl Act {
             let mut open = db.prepare_cached("SELECT 1 FROM recipients WHERE message = ?1 AND state IN ('pending', 'in_doubt')")?;
             open.exists([id.as_bytes()])
         };
+        let is_alive = || {
+            let mut alive =
+                db.prepare_cached("SELECT 1 FROM recipients WHERE message = ?1 AND state IN ('pending', 'in_doubt', 'held')")?;
+            alive.exists([id.as_bytes()])
+        };
         let held = standing.held_at.is_some();
         Ok(match &self.action {
             Action::Retry if held => Some(words::HELD.to_owned()),
             Action::Hold if held => Some(words::HELD_ALREADY.to_owned()),
             Action::Retry | Action::Hold if !is_open()? => Some(words::WAITS_FOR_A_PERSON.to_owned()),
             Action::Release if !held && standing.holds == 0 && standing.deaths == 0 => Some(words::NOT_HELD.to_owned()),
+            Action::Discard if held || standing.deaths == 0 || is_alive()? => Some(words::NOT_ONLY_DEAD.to_owned()),
             Action::Readdress { from, to } => self.readdressing(db, id, standing, from, to)?.err(),
             Action::Bounce(_) => Some(words::NOT_HERE.to_owned()),
             _ => None,
@@ -121,7 +127,7 @@ impl Act {
                 db.prepare_cached("UPDATE messages SET held_at = ?2, due = NULL WHERE id = ?1")?.execute(params![id.as_bytes(), now])?;
             }
             Action::Release => release(db, id, standing, now)?,
-            Action::Remove => {
+            Action::Remove | Action::Discard => {
                 remove(db, id, standing.body_file.is_none())?;
                 work.unlink.extend(standing.body_file.as_ref().map(|name| self.bodies.join(name)));
             }

@@ -22,14 +22,22 @@ impl Op for Remember {
 
     fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
         match &self.value {
-            Some(value) => work
-                .db
-                .prepare_cached("INSERT INTO notes (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")?
-                .execute(params![self.key, value])?,
-            None => work.db.prepare_cached("DELETE FROM notes WHERE key = ?1")?.execute([&self.key])?,
-        };
+            Some(value) => {
+                work.db
+                    .prepare_cached(
+                        "INSERT INTO notes (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    )?
+                    .execute(params![self.key, value])?;
+            }
+            None => forget(work.db, &self.key)?,
+        }
         Ok(())
     }
+}
+
+/// Forgets a value, in a transaction that is open.
+pub(super) fn forget(db: &Connection, key: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM notes WHERE key = ?1")?.execute([key]).map(drop)
 }
 
 /// The values under keys that begin with `prefix`.

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::error::Fault;
 use super::record::{body_type_text, millis, millis_up, state_columns};
 use super::writer::{Op, Work, remove_body};
-use super::{lanes, notes};
+use super::{Doubted, lanes, notes};
 use crate::spool::view::Lane;
 use crate::spool::{Change, Doubt, Recovered, Settlement, SpoolError, Want, handover};
 
@@ -50,6 +50,33 @@ impl Op for Store {
         {
             remove_body(path);
         }
+    }
+}
+
+/// Stores a message in place of a note.
+pub(super) struct StoreInstead {
+    pub(super) key: String,
+    pub(super) store: Store,
+    pub(super) record: Option<String>,
+}
+
+impl Op for StoreInstead {
+    type Answer = ();
+
+    fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
+        // First, because it is the only thing that can be refused.
+        self.store.run(work)?;
+        notes::forget(work.db, &self.key)?;
+        self.record.iter().try_for_each(|record| notes::append(work.db, record))?;
+        Ok(())
+    }
+
+    fn grows_by(&self) -> Option<u64> {
+        self.store.grows_by()
+    }
+
+    fn failed(&self, db: &Connection) {
+        self.store.failed(db);
     }
 }
 
@@ -351,6 +378,7 @@ pub(super) struct Renew {
     pub(super) node: i64,
     pub(super) now: SystemTime,
     pub(super) until: SystemTime,
+    pub(super) doubted: Option<Doubted>,
 }
 
 impl Op for Renew {
@@ -372,14 +400,15 @@ impl Op for Renew {
             .collect::<rusqlite::Result<_>>()?;
         let mut recovered = Recovered::default();
         for owner in lapsed {
-            take_back(db, owner, &mut recovered)?;
+            take_back(db, owner, self.doubted.as_ref(), &mut recovered)?;
         }
         Ok(recovered)
     }
 }
 
-/// Ends all leases of a node without settlements: what was asked and never answered is in doubt.
-pub(super) fn take_back(db: &Connection, owner: i64, recovered: &mut Recovered) -> rusqlite::Result<()> {
+/// Ends all leases of a node without settlements: what was asked and never answered is in doubt, and the
+/// journal is told so.
+pub(super) fn take_back(db: &Connection, owner: i64, doubted: Option<&Doubted>, recovered: &mut Recovered) -> rusqlite::Result<()> {
     let mut doubt = db.prepare_cached(
         "UPDATE recipients SET state = 'in_doubt', provider = asked, asked = NULL \
          WHERE message IN (SELECT id FROM messages WHERE owner IS NOT NULL AND owner = ?1) AND asked IS NOT NULL \
@@ -398,6 +427,10 @@ pub(super) fn take_back(db: &Connection, owner: i64, recovered: &mut Recovered) 
         Doubt::add(&mut doubts, id, provider, RecipientIndex(position));
     }
     let released = db.prepare_cached("UPDATE messages SET owner = NULL WHERE owner IS NOT NULL AND owner = ?1")?.execute([owner])?;
+    if let Some(Doubted(record)) = doubted {
+        doubts.iter().try_for_each(|doubt| notes::append(db, &record(doubt)))?;
+        recovered.is_noted = true;
+    }
     recovered.in_doubt(doubts);
     recovered.released += released as u64;
     Ok(())
@@ -418,13 +451,14 @@ impl Op for Join {
 /// Gives all leases of a node back, for good.
 pub(super) struct Leave {
     pub(super) node: i64,
+    pub(super) doubted: Option<Doubted>,
 }
 
 impl Op for Leave {
     type Answer = ();
 
     fn run(&self, work: &mut Work<'_>) -> Result<(), Fault> {
-        take_back(work.db, self.node, &mut Recovered::default())?;
+        take_back(work.db, self.node, self.doubted.as_ref(), &mut Recovered::default())?;
         work.db.execute("DELETE FROM nodes WHERE id = ?1", [self.node])?;
         Ok(())
     }

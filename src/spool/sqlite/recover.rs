@@ -6,19 +6,19 @@ use postrider_providers::contract::MessageId;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::layout::{Layout, sync_dir};
-use super::{error, lanes, ops};
+use super::{Doubted, error, lanes, ops};
 use crate::spool::{Recovered, SpoolError};
 
 /// Makes this process the only node, and takes over what others left. Returns the node's number.
 ///
 /// The directory is locked, so no other node can be alive. The cost grows with what was leased and
 /// with the body files, not with the messages that wait.
-pub(super) fn take_over(db: &mut Connection, layout: &Layout) -> Result<(i64, Recovered), SpoolError> {
+pub(super) fn take_over(db: &mut Connection, layout: &Layout, doubted: Option<&Doubted>) -> Result<(i64, Recovered), SpoolError> {
     let mut recovered = Recovered::default();
     let mut become_the_only_node = || -> rusqlite::Result<i64> {
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for owner in owners(&tx)? {
-            ops::take_back(&tx, owner, &mut recovered)?;
+            ops::take_back(&tx, owner, doubted, &mut recovered)?;
         }
         lanes::drop_empty(&tx)?;
         tx.execute("DELETE FROM nodes", [])?;

@@ -99,6 +99,39 @@ async fn a_body_is_a_file_only_beyond_the_limit_and_as_long_as_its_message() {
 }
 
 #[tokio::test]
+async fn a_doubt_is_in_the_journal_with_the_restart_that_finds_it_whatever_happens_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let doubted = Doubted(Arc::new(|doubt| format!("{} {} {}", doubt.id, doubt.provider, doubt.recipients.len())));
+    let open = async || {
+        let settings = Settings { reserve: 0, doubted: Some(doubted.clone()), ..Settings::new(dir.path()) };
+        SqliteSpool::open(settings).await.unwrap()
+    };
+    let (cut_off, drained) = (suite::message(0, b"x"), suite::message(0, b"x"));
+    let begin = async |spool: &SqliteSpool, message: &Arc<Message>| {
+        spool.store(Arc::clone(message), &suite::lane(), true).await.unwrap();
+        spool.begin(message.id, &"ses.eu".into(), &[RecipientIndex(0)]).await.unwrap();
+    };
+    let (spool, _) = open().await;
+    begin(&spool, &cut_off).await;
+    // Killed; started, and killed again before anybody could write down what was found.
+    drop(spool);
+    let (spool, recovered) = open().await;
+    assert_eq!((recovered.in_doubt, recovered.is_noted), (1, true));
+    drop(spool);
+    let (spool, recovered) = open().await;
+    assert_eq!(recovered.in_doubt, 0);
+    let expected = |message: &Arc<Message>| format!("{} ses.eu 1", message.id);
+    let records = async |spool: &SqliteSpool| spool.journal(0, 10).await.unwrap().into_iter().map(|(_, record)| record).collect::<Vec<_>>();
+    assert_eq!(records(&spool).await, [expected(&cut_off)]);
+    // An attempt that is cut off as the store closes.
+    begin(&spool, &drained).await;
+    spool.close(Duration::from_secs(5)).await.unwrap();
+    drop(spool);
+    let (spool, _) = open().await;
+    assert_eq!(records(&spool).await, [expected(&cut_off), expected(&drained)]);
+}
+
+#[tokio::test]
 async fn a_body_that_is_not_finished_leaves_nothing() {
     let fixture = OnDisk::fresh().await;
     let dir = fixture.dir.path();

@@ -230,6 +230,27 @@ pub(crate) async fn a_dead_letter_that_is_released_begins_anew(fixture: impl Fix
     assert_eq!(of(among.id).attempts, 1, "the numbers of handovers must not come again");
 }
 
+pub(crate) async fn only_what_is_still_nothing_but_a_dead_letter_is_discarded(fixture: impl Fixture) {
+    let spool = fixture.spool();
+    let held = || RecipientState::Held("smarthost.a".into());
+    let mixed = message_for(0, &["a@example.org", "b@x.example"], Body::Inline(Bytes::from_static(b"x")));
+    let (dead, released, waiting, kept) = (message(0, b"x"), message(0, b"x"), message(0, b"x"), message(0, b"x"));
+    for stored in [&dead, &released, &kept] {
+        attempted(spool, stored, &[RecipientState::Dead]).await;
+    }
+    attempted(spool, &mixed, &[RecipientState::Dead, held()]).await;
+    attempted(spool, &waiting, &[RecipientState::Pending]).await;
+    // Released by a person after it was found.
+    done(spool, released.id, Action::Release, 5).await;
+    for other in [&released, &mixed, &waiting] {
+        refused(spool, other.id, Action::Discard).await;
+        assert!(spool.read(other.id).await.unwrap().is_some());
+    }
+    done(spool, dead.id, Action::Discard, 5).await;
+    assert!(spool.read(dead.id).await.unwrap().is_none());
+    assert!(spool.read(kept.id).await.unwrap().is_some());
+}
+
 pub(crate) async fn what_is_removed_is_gone(fixture: impl Fixture) {
     let spool = fixture.spool();
     let (stored, held) = (message(0, b"x"), message(0, b"y"));
@@ -302,26 +323,6 @@ pub(crate) async fn what_was_done_is_in_the_journal_and_nothing_else(mut fixture
     fixture.crash().await;
     let journal = fixture.spool().journal(0, 10).await.unwrap();
     assert_eq!(journal.into_iter().map(|(_, record)| record).collect::<Vec<_>>(), [target(stored.id).record]);
-}
-
-pub(crate) async fn the_journal_is_as_long_as_what_has_not_been_forgotten(mut fixture: impl Fixture) {
-    let spool = fixture.spool();
-    assert_eq!(spool.journal_length().await.unwrap(), 0);
-    for number in 0..5 {
-        spool.note(number.to_string()).await.unwrap();
-    }
-    assert_eq!(spool.journal_length().await.unwrap(), 5);
-    let (third, _) = spool.journal(0, 10).await.unwrap().remove(2);
-    spool.forget_journal(third).await.unwrap();
-    assert_eq!(spool.journal_length().await.unwrap(), 2, "at once, although it rides along with the next commit");
-    spool.note("5".to_owned()).await.unwrap();
-    assert_eq!(spool.journal_length().await.unwrap(), 3);
-    let (last, _) = spool.journal(0, 10).await.unwrap().pop().unwrap();
-    spool.forget_journal(last).await.unwrap();
-    assert_eq!(spool.journal_length().await.unwrap(), 0);
-    fixture.crash().await;
-    // What was to be forgotten may be there again; more is not.
-    assert!(fixture.spool().journal_length().await.unwrap() <= 3);
 }
 
 pub(crate) async fn one_message_can_be_leased_though_it_is_held(mut fixture: impl Fixture) {

@@ -8,8 +8,7 @@ use tracing::{error, info, warn};
 use super::{Exit, fail};
 use crate::admin::Order;
 use crate::config::Config;
-use crate::gateway::{FileWatch, Gateway, StartError};
-use crate::spool::Spool;
+use crate::gateway::{DurableGateway, FileWatch, Gateway, StartError};
 use crate::telemetry;
 
 pub(super) async fn run(path: &Path) -> Exit {
@@ -60,7 +59,7 @@ struct Stop {
 }
 
 /// Does what the gateway is told to until it ends, by order or because it cannot go on.
-async fn attend<S: Spool>(mut gateway: Gateway<S>, path: &Path, signals: Signals) -> Exit {
+async fn attend(mut gateway: DurableGateway, path: &Path, signals: Signals) -> Exit {
     let Signals { mut stop, mut hangup } = signals;
     let (mut watch, handle) = (FileWatch::new(path), gateway.handle());
     let exit = loop {

@@ -69,7 +69,10 @@ impl From<ControlError> for Problem {
     fn from(error: ControlError) -> Self {
         match error {
             ControlError::Spool(error) => error.into(),
-            ControlError::Unknown { .. } => Self::missing(error.to_string()).help("GET /api/v1/providers lists what there is"),
+            ControlError::Unknown { what: "provider", .. } => {
+                Self::missing(error.to_string()).help("GET /api/v1/providers lists what there is")
+            }
+            ControlError::Unknown { .. } => Self::missing(error.to_string()).help("the config has the names of routes and applications"),
             ControlError::NotOfRoute { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
         }
     }

@@ -70,12 +70,14 @@ pub struct By {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ControlError {
     /// There is nothing by that name.
-    #[error("there is no {what} \"{name}\"")]
+    #[error("there is no {what} \"{name}\"; {}", known.words())]
     Unknown {
-        /// `provider` or `route`.
+        /// `provider`, `route` or `application`.
         what: &'static str,
         /// The name.
         name: String,
+        /// What there is instead.
+        known: Known,
     },
     /// A route cannot be pinned to a provider that it does not name.
     #[error("route \"{route}\" does not name {provider}, so it cannot be pinned to it")]
@@ -88,6 +90,30 @@ pub enum ControlError {
     /// It could not be recorded.
     #[error("{0}")]
     Spool(#[from] SpoolError),
+}
+
+/// The names that there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known(Vec<String>);
+
+impl Known {
+    /// So many of them are told.
+    const TOLD: usize = 20;
+
+    fn new(names: impl IntoIterator<Item: ToString>) -> Self {
+        let mut names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
+        names.sort_unstable();
+        Self(names)
+    }
+
+    fn words(&self) -> String {
+        let told = self.0.iter().take(Self::TOLD).cloned().collect::<Vec<_>>().join(", ");
+        match self.0.len() {
+            0 => "there is none at all".to_owned(),
+            count if count > Self::TOLD => format!("there are {told}, and {} more", count - Self::TOLD),
+            _ => format!("there are {told}"),
+        }
+    }
 }
 
 impl Subject {
@@ -321,16 +347,26 @@ impl<S: Spool> Dispatcher<S> {
     }
 
     fn known(&self, name: ProviderName) -> Result<ProviderName, ControlError> {
-        if self.rules().transports.contains_key(&name) {
+        let rules = self.rules();
+        if rules.transports.contains_key(&name) {
             return Ok(name);
         }
-        Err(ControlError::Unknown { what: "provider", name: name.to_string() })
+        Err(ControlError::Unknown { what: "provider", name: name.to_string(), known: Known::new(rules.transports.keys()) })
     }
 
     fn route(&self, name: &str) -> Result<Arc<Route>, ControlError> {
         let rules = self.rules();
         let route = rules.router.routes().iter().find(|route| *route.name == *name);
-        route.map(Arc::clone).ok_or_else(|| ControlError::Unknown { what: "route", name: name.to_owned() })
+        let known = || Known::new(rules.router.routes().iter().map(|route| &route.name));
+        route.map(Arc::clone).ok_or_else(|| ControlError::Unknown { what: "route", name: name.to_owned(), known: known() })
+    }
+
+    fn application(&self, name: Arc<str>) -> Result<Arc<str>, ControlError> {
+        let rules = self.rules();
+        if rules.applications.contains(&name) {
+            return Ok(name);
+        }
+        Err(ControlError::Unknown { what: "application", name: name.to_string(), known: Known::new(rules.applications.iter()) })
     }
 
     /// What can be paused, by the name that it has elsewhere.
@@ -338,7 +374,9 @@ impl<S: Spool> Dispatcher<S> {
         match normal(subject) {
             Subject::Provider(name) => self.known(name).map(Subject::Provider),
             Subject::Route(name) => self.route(&name).map(|route| Subject::Route(Arc::clone(&route.name))),
-            subject => Ok(subject),
+            Subject::Application(name) => self.application(name).map(Subject::Application),
+            // Anybody may send from any domain.
+            subject @ Subject::Domain(_) => Ok(subject),
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::spool::Spool;
 pub struct Rules {
     pub(super) router: Arc<Router>,
     pub(super) transports: HashMap<ProviderName, Arc<Guarded>>,
+    /// The names of all applications.
+    pub(super) applications: Arc<[Arc<str>]>,
     /// Limits on applications, over all routes.
     pub(super) application_limits: Arc<KeyedLimits>,
     /// Limits on sending domains, over all routes.
@@ -58,9 +60,10 @@ impl Rules {
         sender_limits: SenderLimits,
     ) -> Self {
         let guard = |endpoint: Endpoint| (endpoint.connected.name.clone(), Arc::new(transport::guard(endpoint, failover, queue, notebook)));
-        let SenderLimits { applications, domains } = sender_limits;
+        let SenderLimits { names, applications, domains } = sender_limits;
         Self {
             transports: endpoints.into_iter().map(guard).collect(),
+            applications: names.into(),
             application_limits: Arc::new(applications),
             domain_limits: Arc::new(domains),
             route_limits: route_limits(&router).map(|(name, limits)| (name, Arc::new(limits))).collect(),
@@ -101,13 +104,14 @@ impl Rules {
             Some((name, guarded))
         });
         let transports = transports.collect();
-        let SenderLimits { applications, domains } = sender_limits;
+        let SenderLimits { names, applications, domains } = sender_limits;
         let route_limits = route_limits(&router).map(|(name, limits)| match self.route_limits.get(&name) {
             Some(before) => (name, Arc::new(limits.after(before))),
             None => (name, Arc::new(limits)),
         });
         Self {
             transports,
+            applications: names.into(),
             application_limits: Arc::new(applications.after(&self.application_limits)),
             domain_limits: Arc::new(domains.after(&self.domain_limits)),
             route_limits: route_limits.collect(),

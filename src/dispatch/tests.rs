@@ -149,7 +149,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             limits: LimitSettings::default(),
-            sender_limits: SenderLimits::default(),
+            sender_limits: SenderLimits { names: vec!["erp".into()], ..SenderLimits::default() },
             route: |_| {},
             other: When { sender_domains: vec!["other.example".parse().unwrap()], ..When::default() },
             rewrite: None,

@@ -167,13 +167,20 @@ impl Checker<'_, '_> {
         let mut address = |key: &str, written: &Option<String>| {
             let written = written.as_deref()?;
             let parsed = written.parse::<Address>();
-            if let Err(error) = &parsed {
-                let span = self.value(&setting!["bounce", key]);
-                self.push(
+            let span = self.value(&setting!["bounce", key]);
+            match &parsed {
+                Err(error) => self.push(
                     Problem::error(format!("`{key}` cannot be \"{written}\": {error}"))
                         .at(span, "expected a mail address")
                         .help(format!("write {key} = \"mail-ops@corp.example\"")),
-                );
+                ),
+                // It stands in for the null sender, which every host takes.
+                Ok(address) if key == "sender" && !address.is_ascii() => self.push(
+                    Problem::error(format!("`sender` cannot be \"{written}\": it is not ASCII"))
+                        .at(span, "expected an address that needs no SMTPUTF8")
+                        .help("write the domain as `xn--…`, and the rest in ASCII"),
+                ),
+                Ok(_) => {}
             }
             parsed.ok()
         };

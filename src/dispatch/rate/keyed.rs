@@ -29,6 +29,8 @@ const TOLD: usize = 100;
 /// What senders may send over all routes.
 #[derive(Debug, Default)]
 pub struct SenderLimits {
+    /// The names of all applications, with a limit or without.
+    pub names: Vec<Arc<str>>,
     /// By the name of the application that handed the message in.
     pub applications: KeyedLimits,
     /// By the domain of the reverse-path.
@@ -76,6 +78,7 @@ impl SenderLimits {
         let rates = applications.iter().filter_map(|application| Some((Arc::clone(&application.name), application.rate?)));
         let named = domains.domains.iter().map(|(domain, rate)| (domain.as_str().into(), *rate));
         Self {
+            names: applications.iter().map(|application| Arc::clone(&application.name)).collect(),
             applications: KeyedLimits::new("rate of application", rates, None).set_by("app.*.rate"),
             domains: KeyedLimits::new("rate of sending domain", named, domains.default).set_by("limits.sending_domain"),
         }

@@ -141,9 +141,10 @@ async fn what_does_not_exist_is_refused_and_changes_nothing() {
     let (a_, b) = (Scripted::new(vec![]), Scripted::new(vec![]));
     let bench = Bench::start(&[&a_, &b], Setup::default()).await;
     for (command, words) in [
-        (Command::Trip("test.x".into()), "there is no provider \"test.x\""),
-        (Command::Pause(Subject::Route("none".into())), "there is no route \"none\""),
-        (Command::Pin { route: "none".into(), provider: a() }, "there is no route \"none\""),
+        (Command::Trip("test.x".into()), "there is no provider \"test.x\"; there are test.a, test.b"),
+        (Command::Pause(Subject::Route("none".into())), "there is no route \"none\"; there are all, other"),
+        (Command::Pause(Subject::Application("none".into())), "there is no application \"none\"; there are erp"),
+        (Command::Pin { route: "none".into(), provider: a() }, "there is no route \"none\"; there are all, other"),
         (Command::Pin { route: "other".into(), provider: a() }, "route \"other\" does not name test.a, so it cannot be pinned to it"),
     ] {
         assert_eq!(bench.dispatcher.control(command, "alice").await.unwrap_err().to_string(), words);

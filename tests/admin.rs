@@ -308,6 +308,9 @@ async fn what_would_become_of_a_message_is_explained_as_long_as_it_waits_and_wha
     let tried: Vec<_> = past["events"].as_array().unwrap().iter().filter(|event| event["what"] == "attempt").collect();
     assert_eq!(tried.len(), 2);
     assert!(tried[0]["words"].as_str().unwrap().contains("onnection refused"), "{past}");
+}
+
+#[tokio::test]
 async fn a_reload_that_failed_is_told_until_one_succeeds_and_mail_is_taken_all_the_time() {
     let setup = Setup::start(None).await;
     let config = setup.get("/api/v1/status").await.body["config"].clone();

@@ -12,6 +12,7 @@
 //! happened to that message.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a simulation that cannot be set up has failed")]
+#![allow(clippy::print_stdout, reason = "whoever looks for a fault reads it")]
 
 #[path = "simulation/judge.rs"]
 mod judge;

@@ -195,7 +195,7 @@ impl World {
         for provider in self.configured() {
             let Endpoint { connected, limits, concurrency, .. } = self.endpoint(provider, &self.queue).await;
             // Limits that are as before come along or do not: what was used stays used.
-            let limits = (!before.contains(&provider.name) || self.reloads % 2 == 0).then_some(limits);
+            let limits = (!before.contains(&provider.name) || self.reloads.is_multiple_of(2)).then_some(limits);
             successors.push(Successor { connected, limits, concurrency, rewrite: None });
         }
         let router = router(terms);

@@ -4,10 +4,10 @@ CARGO ?= cargo
 .DEFAULT_GOAL := help
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= command data session
-.PHONY: help demo test check bench fuzz docs
+.PHONY: help demo test check bench micro instructions fuzz docs
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: ## Watch a gateway lose its first provider and get it back; needs no account
 	$(CARGO) run --quiet -- demo
@@ -30,6 +30,13 @@ check: ## Format, lints, licences, bans and documentation; changes nothing
 bench: ## Postrider and Postfix in turn on the same load: rate and CPU per message
 	tests/install.sh peers
 	benches/end_to_end.sh
+
+micro: ## What parser, data reader, spool, claim and dispatch cost by themselves
+	$(CARGO) bench --bench micro
+
+instructions: ## Count the instructions that one message costs, and hold them to the budget
+	tests/install.sh peers
+	benches/instructions.sh
 
 # What a run finds goes into `fuzz/work`, and from there only what adds coverage into `fuzz/corpus`,
 # each file at most 1 KiB, so that the repository stays small. No sanitizer: there is no unsafe code.

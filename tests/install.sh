@@ -103,6 +103,8 @@ install_peers() {
     has testssl || missing+=(testssl.sh)
     # Checks the alert rules and what is scraped.
     has promtool || missing+=(prometheus)
+    # Counts instructions.
+    has valgrind || missing+=(valgrind)
     # What lets Postfix log in as a client.
     ls /usr/lib/*/sasl2/libplain.so >/dev/null 2>&1 || missing+=(libsasl2-modules)
     has dovecot && [ -x /usr/lib/dovecot/submission ] || missing+=(dovecot-core dovecot-submissiond)

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags, TransactionBehavior};
 use tokio::sync::oneshot;
 use tracing::error;
@@ -188,6 +189,8 @@ fn private(path: &Path) -> io::Result<()> {
 fn connect(path: &Path) -> Result<Connection, Fault> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.set_prepared_statement_cache_capacity(64);
+    // Otherwise statements are compiled again whenever something else is bound.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.pragma_update(None, "busy_timeout", 5000)?;
     // Only has an effect on a file without tables: pages that are free can be given back later.
     db.pragma_update(None, "auto_vacuum", "incremental")?;

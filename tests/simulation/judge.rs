@@ -175,6 +175,10 @@ fn doubled(id: MessageId, index: RecipientIndex, calls: &[&Call], doubts: usize,
     for pair in calls.windows(2) {
         let (first, second) = (pair[0], pair[1]);
         let crashed = world.crashes.iter().any(|crash| *crash >= first.at && *crash <= second.at);
+        if lives(world, id, second.at) > lives(world, id, first.at) && doubts > 0 {
+            // A person has sent it again, who could know of the doubt.
+            continue;
+        }
         if first.provider != second.provider {
             complaints.push(format!("{id}, recipient {}: {} took it, and then {} as well", index.0, first.provider, second.provider));
         } else if first.answered && !crashed {
@@ -237,16 +241,21 @@ fn stopped(world: &World, truth: &Truth, complaints: &mut Vec<String>) {
     }
 }
 
+/// How often a person has let a message go by then: a dead letter begins its life anew.
+fn lives(world: &World, id: MessageId, by: Instant) -> usize {
+    world.deeds.iter().filter(|deed| deed.message == id && deed.action == Action::Release && deed.at <= by).count()
+}
+
 /// Between two attempts for a recipient lies what the schedule says, less the jitter.
 fn schedule(id: MessageId, index: RecipientIndex, truth: &Truth, world: &World, complaints: &mut Vec<String>) {
-    let mut attempts: BTreeMap<u32, (Instant, Instant)> = BTreeMap::new();
+    let mut attempts: BTreeMap<(usize, u32), (Instant, Instant)> = BTreeMap::new();
     for call in truth.calls.iter().filter(|call| call.message == id && call.recipients.contains(&index)) {
-        let span = attempts.entry(call.number).or_insert((call.at, call.at));
+        let span = attempts.entry((lives(world, id, call.at), call.number)).or_insert((call.at, call.at));
         *span = (span.0.min(call.at), span.1.max(call.at));
     }
     let attempts: Vec<_> = attempts.into_iter().collect();
     for pair in attempts.windows(2) {
-        let ((number, (first, last)), (next, (start, _))) = (pair[0], pair[1]);
+        let (((_, number), (first, last)), ((_, next), (start, _))) = (pair[0], pair[1]);
         let crashed = world.crashes.iter().any(|crash| *crash >= first && *crash <= start);
         // A person may bring it forward.
         let hurried = world.deeds.iter().any(|deed| deed.message == id && deed.at >= first && deed.at <= start);

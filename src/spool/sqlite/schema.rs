@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error;
@@ -21,6 +22,9 @@ pub(super) fn connect(path: &Path) -> Result<Connection, SpoolError> {
     let open = || -> rusqlite::Result<(Connection, String)> {
         let db = Connection::open_with_flags(path, flags)?;
         db.set_prepared_statement_cache_capacity(64);
+        // A plan does not depend on what is bound: otherwise statements are compiled again each time that
+        // something else is, which here is always.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         db.pragma_update(None, "busy_timeout", 5000)?;
         // Only has an effect on a file without tables: pages that are free can be given back later.
         db.pragma_update(None, "auto_vacuum", "incremental")?;

@@ -164,7 +164,11 @@ async fn mail_behind_a_provider_that_hangs_keeps_no_other_from_going() {
     bench.flood("dead.example", 2_000, 50).await;
     bench.delays(20).await;
     assert_eq!((dead.count(), alive.count()), (5, 20), "as many as the provider that hangs may have at once");
-    assert_eq!(bench.queue.counts().await.unwrap().messages - 2_000, 0, "what hangs is all still there");
+    // What the other took is settled a moment after it was handed over.
+    while bench.queue.counts().await.unwrap().messages > 2_000 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(bench.queue.counts().await.unwrap().messages, 2_000, "what hangs is all still there");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

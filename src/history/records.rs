@@ -89,12 +89,13 @@ fn message(tx: &Transaction<'_>, id: MessageId, record: &Record) -> Result<i64, 
     let ended = record.ended.then_some(at);
     let unknown = About { received: record.at, ..About::default() };
     let about = record.about.as_ref().unwrap_or(&unknown);
-    let number: i64 = tx
+    let (number, is_outdated): (i64, bool) = tx
         .prepare_cached(
             "INSERT INTO messages (id, received, last, ended, aged, sender, message_id, size, application, client) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
              ON CONFLICT (id) DO UPDATE SET last = max(last, excluded.last), ended = coalesce(excluded.ended, ended), \
-             aged = CASE WHEN ended IS NOT NULL AND excluded.ended IS NULL THEN aged ELSE excluded.aged END RETURNING number",
+             aged = CASE WHEN ended IS NOT NULL AND excluded.ended IS NULL THEN aged ELSE excluded.aged END \
+             RETURNING number, received <> ?2 OR size <> ?8",
         )?
         .query_row(
             params![
@@ -109,13 +110,16 @@ fn message(tx: &Transaction<'_>, id: MessageId, record: &Record) -> Result<i64, 
                 about.application.as_deref(),
                 about.client,
             ],
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
     let mut changes = changes(&record.events);
-    if let Some(about) = &record.about {
+    // Whether everybody is known to have come to an end.
+    let mut all_ended = record.about.is_some();
+    if let Some(about) = record.about.as_ref().filter(|_| is_outdated) {
+        // What came before did not say what it is about.
         tx.prepare_cached(
             "UPDATE messages SET received = ?2, sender = ?3, message_id = ?4, size = ?5, application = ?6, client = ?7 \
-             WHERE number = ?1 AND (received <> ?2 OR size <> ?5)",
+             WHERE number = ?1",
         )?
         .execute(params![
             number,
@@ -126,6 +130,8 @@ fn message(tx: &Transaction<'_>, id: MessageId, record: &Record) -> Result<i64, 
             about.application.as_deref(),
             about.client,
         ])?;
+    }
+    if let Some(about) = &record.about {
         let mut add = tx.prepare_cached(
             "INSERT INTO recipients (message, position, address, received, state, provider, route, remote_id, words) \
              VALUES (?1, ?2, ?3, ?4, ifnull(?5, 2), ?6, ?7, ?8, ifnull(?9, '')) \
@@ -135,6 +141,7 @@ fn message(tx: &Transaction<'_>, id: MessageId, record: &Record) -> Result<i64, 
         )?;
         for (position, address) in (0_u32..).zip(&about.recipients) {
             let change = changes.remove(&position).unwrap_or_default();
+            all_ended &= change.state.is_some_and(|state| state > PastState::Queued);
             add.execute(params![
                 number,
                 position,
@@ -168,7 +175,7 @@ fn message(tx: &Transaction<'_>, id: MessageId, record: &Record) -> Result<i64, 
             change.words
         ])?;
     }
-    if record.ended {
+    if record.ended && !all_ended {
         // Whoever was still waited for when it left the queue was taken out by a person.
         tx.prepare_cached("UPDATE recipients SET state = ?2 WHERE message = ?1 AND state < 3")?
             .execute(params![number, code(PastState::Removed)])?;

@@ -268,7 +268,7 @@ fn limit(status: LimitStatus, clock: Clock) -> Limit {
     Limit {
         name: status.reason.to_string(),
         setting: status.setting,
-        domain: text(status.key),
+        key: text(status.key),
         counted: counted.to_owned(),
         count: status.count,
         period_seconds: status.period.as_secs(),

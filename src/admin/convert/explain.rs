@@ -3,15 +3,13 @@
 use std::fmt::Write as _;
 
 use postrider_providers::contract::{Message, RecipientIndex};
-use postrider_providers::settings::Counted;
 
 use super::super::wire::Moment;
 use super::super::wire::explain::{
-    ExplainedCandidate, ExplainedEnd, ExplainedLimit, ExplainedPart, ExplainedWait, ExplainedWay, MessageExplanation, PassedOver,
+    ExplainedCandidate, ExplainedEnd, ExplainedPart, ExplainedWait, ExplainedWay, MessageExplanation, PassedOver,
 };
 use crate::clock::Clock;
 use crate::dispatch::explain::{Candidate, Conclusion, Explanation, Part, Verdict, Wait, Way};
-use crate::dispatch::rate::LimitStatus;
 use crate::spool::view::Listed;
 
 /// What would become of a message, without what the history knows of it. `listed`: as it stands in the queue.
@@ -58,7 +56,7 @@ fn way(way: Way, clock: Clock) -> ExplainedWay {
         pinned: way.pinned.map(super::pin),
         spill: way.route.spill,
         waits: way.waits.into_iter().map(wait).collect(),
-        limits: way.limits.into_iter().map(|status| limit(status, clock)).collect(),
+        limits: way.limits.into_iter().map(|status| super::limit(status, clock)).collect(),
         at_once: way.piece.map(|piece| piece.recipients),
         again_after_seconds: way.piece.map(|piece| piece.again_after.as_secs()),
         candidates: way.candidates.into_iter().map(|one| candidate(one, clock)).collect(),
@@ -78,30 +76,13 @@ fn candidate(candidate: Candidate, clock: Clock) -> ExplainedCandidate {
         verdict: verdict.to_owned(),
         why: cannot.map(|cannot| cannot.words().into_owned()),
         waits: waits.into_iter().map(wait).collect(),
-        limits: limits.into_iter().map(|status| limit(status, clock)).collect(),
+        limits: limits.into_iter().map(|status| super::limit(status, clock)).collect(),
         per_call,
     }
 }
 
 fn wait(Wait { cause, reason, until }: Wait) -> ExplainedWait {
     ExplainedWait { cause: cause.name().to_owned(), reason: reason.to_string(), until: until.map(Into::into) }
-}
-
-fn limit(status: LimitStatus, clock: Clock) -> ExplainedLimit {
-    let counts = match status.counted {
-        Counted::Messages => "messages",
-        Counted::Recipients => "recipients",
-    };
-    ExplainedLimit {
-        setting: status.setting,
-        key: status.key.map(|key| key.to_string()),
-        counts: counts.to_owned(),
-        count: status.count,
-        period_seconds: status.period.as_secs(),
-        used: status.used,
-        left: status.left,
-        next_free: status.next_free.map(|at| clock.time_of(at).into()),
-    }
 }
 
 fn end(conclusion: Conclusion, attempts: u32, said: Option<&str>) -> ExplainedEnd {

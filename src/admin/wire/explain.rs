@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::Moment;
 use super::history::{PastEvent, PastMessage};
-use super::providers::Pin;
+use super::providers::{Limit, Pin};
 
 /// A message that somebody would hand in.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -112,7 +112,7 @@ pub struct ExplainedWay {
     /// What keeps them from going at all: a pause, a limit on their sender.
     pub waits: Vec<ExplainedWait>,
     /// The limits on their sender.
-    pub limits: Vec<ExplainedLimit>,
+    pub limits: Vec<Limit>,
     /// How many recipients go at once, if not all of them.
     pub at_once: Option<usize>,
     /// After how many seconds as many may follow.
@@ -147,7 +147,7 @@ pub struct ExplainedCandidate {
     /// What there is to wait for, in the order in which it is met.
     pub waits: Vec<ExplainedWait>,
     /// Its limits.
-    pub limits: Vec<ExplainedLimit>,
+    pub limits: Vec<Limit>,
     /// How many recipients it gets in one call, if not all of them.
     pub per_call: Option<usize>,
 }
@@ -161,25 +161,4 @@ pub struct ExplainedWait {
     pub reason: String,
     /// When it ends, if that is known.
     pub until: Option<Moment>,
-}
-
-/// A limit as it stands.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct ExplainedLimit {
-    /// The setting it comes from.
-    pub setting: String,
-    /// The application or the sending domain it is for; absent: for all mail.
-    pub key: Option<String>,
-    /// `messages` or `recipients`.
-    pub counts: String,
-    /// How many in each period.
-    pub count: u64,
-    /// The period.
-    pub period_seconds: u64,
-    /// Of a quota: what was used of it. Of a rate: what is used of its burst.
-    pub used: u64,
-    /// How many more could go now.
-    pub left: u64,
-    /// When the next one may go; absent: now.
-    pub next_free: Option<Moment>,
 }

@@ -56,8 +56,8 @@ pub struct Limit {
     pub name: String,
     /// Where it is set, as in `provider.ses.eu.limits.quota`.
     pub setting: String,
-    /// The sending domain that it is for; absent: all mail.
-    pub domain: Option<String>,
+    /// The application or the sending domain that it is for; absent: all mail.
+    pub key: Option<String>,
     /// What it counts: `messages` or `recipients`.
     pub counted: String,
     /// How many in each period.

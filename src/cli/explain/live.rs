@@ -9,13 +9,15 @@ use serde_json::json;
 
 use super::super::api::{Gateway, Reach, Trouble};
 use super::super::history::event;
+use super::super::providers;
 use super::super::table::{clean, span, when};
 use super::super::{Exit, print};
 use super::Options;
 use crate::admin::wire::Moment;
 use crate::admin::wire::explain::{
-    ExplainRequest, ExplainedCandidate, ExplainedLimit, ExplainedPart, ExplainedWait, ExplainedWay, MessageExplanation, SignedWith,
+    ExplainRequest, ExplainedCandidate, ExplainedPart, ExplainedWait, ExplainedWay, MessageExplanation, SignedWith,
 };
+use crate::admin::wire::providers::Limit;
 
 /// How many recipients of a part are named.
 const NAMED: usize = 5;
@@ -164,11 +166,8 @@ fn wait(ExplainedWait { reason, until, .. }: &ExplainedWait, now: SystemTime) ->
     format!("{reason}{}", until.unwrap_or_default())
 }
 
-fn limit(limit: &ExplainedLimit, now: SystemTime) -> String {
-    let key = limit.key.as_ref().map(|key| format!(" for {key}")).unwrap_or_default();
-    let next = limit.next_free.map(|at| format!(", the next {}", when(at, now))).unwrap_or_default();
-    let period = span(Duration::from_secs(limit.period_seconds));
-    format!("{} {} in {period}{key} ({}): {} may go now{next}", limit.count, limit.counts, limit.setting, limit.left)
+fn limit(one: &Limit, now: SystemTime) -> String {
+    format!("{} ({})", providers::live::limit(one, now), one.setting)
 }
 
 fn line(text: &mut String, name: &str, value: &str) {

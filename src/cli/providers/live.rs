@@ -144,8 +144,7 @@ fn in_full(provider: &Provider, now: SystemTime) -> String {
     lines.push(("in doubt", provider.in_doubt.to_string()));
     lines.extend(provider.throttled_until.map(|until| ("left alone", format!("until {}", when(until, now)))));
     for limit in &provider.limits {
-        let next = limit.next.map(|next| format!(", the next {}", when(next, now))).unwrap_or_default();
-        lines.push(("limit", format!("{}: {}, {} used, {} left{next}", limit.name, rate(limit), limit.used, limit.left)));
+        lines.push(("limit", self::limit(limit, now)));
     }
     for error in &provider.last_errors {
         let advice = error.advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default();
@@ -166,6 +165,12 @@ fn left(provider: &Provider) -> String {
         .iter()
         .min_by(|one, other| (u128::from(one.left) * u128::from(other.burst)).cmp(&(u128::from(other.left) * u128::from(one.burst))));
     nearest.map(|limit| format!("{} of {}", limit.left, rate(limit))).unwrap_or_default()
+}
+
+/// A limit as it stands.
+pub(in crate::cli) fn limit(limit: &Limit, now: SystemTime) -> String {
+    let next = limit.next.map(|next| format!(", the next {}", when(next, now))).unwrap_or_default();
+    format!("{}: {}, {} used, {} left{next}", limit.name, rate(limit), limit.used, limit.left)
 }
 
 /// A limit's setting as one would write it.

@@ -56,6 +56,11 @@ impl Router {
         })
     }
 
+    /// The routes in front of the first that may match, each with the first of its conditions that does not hold.
+    pub fn passed_over<'r>(&'r self, known: &'r Known<'_>) -> impl Iterator<Item = (&'r Arc<Route>, Condition)> {
+        self.routes.iter().map_while(|route| Some((route, Condition::first_unmet(&route.when, known)?)))
+    }
+
     /// What the candidates of a route can carry now.
     #[must_use]
     pub fn carriage(&self, route: &Route) -> Carriage {

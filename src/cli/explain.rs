@@ -16,7 +16,7 @@ use super::send::reverse_path;
 use super::{Exit, fail, print};
 use crate::access::{Access, Client, Standing, Submission};
 use crate::config::{Config, Listener, ListenerTls, PasswordFile, ProviderConfig, Rewrite, Route};
-use crate::route::{Condition, Known, Needs, Router, obstacle};
+use crate::route::{Known, Needs, Router, obstacle};
 use crate::smtp::carriage::{admit, begin, keep};
 use crate::smtp::reply::{self, Reply};
 use report::{Candidate, Explanation, Fate, Limit, Octets, Way};
@@ -186,7 +186,7 @@ fn explain<'c>(
             Some((reply, why)) => (reply, Some(why)),
         };
         let known = Known::all(&origin, &envelope.reverse_path, to);
-        let passed_over = router.routes().iter().map_while(|route| Some((route, Condition::first_unmet(&route.when, &known)?)));
+        let passed_over = router.passed_over(&known);
         let passed_over = passed_over.map(|(route, unmet)| (route.name.to_string(), unmet, unmet.written(&route.when))).collect();
         let limits = way.as_ref().map(|way| limits(config, way.route, &standing, from)).unwrap_or_default();
         Fate { to: to.clone(), reply: reply.to_string(), why, passed_over, way, limits }

@@ -23,7 +23,7 @@ use super::suitable::{Examined, unsuitable};
 use super::{Dispatcher, Guarded, rewrite, stand_in};
 use crate::config::Route;
 use crate::queue::{Found, Plan, WaitReason};
-use crate::route::{Condition, Known, Needs, obstacle};
+use crate::route::{Known, Needs, obstacle};
 use crate::spool::view::QueueState;
 use crate::spool::{RecipientState, Spool, SpoolError, Stored};
 use foresee::{End, Start, foresee};
@@ -137,8 +137,8 @@ impl<S: Spool> Dispatcher<S> {
         let first = group.recipients.first().and_then(|index| message.envelope.recipients.get(index.0 as usize));
         let passed_over = first.filter(|_| !rerouted).map(|first| {
             let known = Known::all(origin, &message.envelope.reverse_path, &first.address);
-            let unmet = rules.router.routes().iter().map_while(|route| Some((route, Condition::first_unmet(&route.when, &known)?)));
-            unmet.map(|(route, unmet)| (Arc::clone(&route.name), unmet, unmet.written(&route.when))).collect()
+            let passed_over = rules.router.passed_over(&known);
+            passed_over.map(|(route, unmet)| (Arc::clone(&route.name), unmet, unmet.written(&route.when))).collect()
         });
         Way {
             rerouted,

@@ -48,9 +48,7 @@ impl Condition {
     pub fn first_unmet(when: &When, known: &Known<'_>) -> Option<Self> {
         conditions(when, known).into_iter().find(|(_, holds)| *holds == Some(false)).map(|(condition, _)| condition)
     }
-}
 
-impl Condition {
     /// What it asks for, as it stands in the config.
     #[must_use]
     pub fn written(self, when: &When) -> String {

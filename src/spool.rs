@@ -162,6 +162,20 @@ pub struct Settlement {
     pub journal: Vec<String>,
 }
 
+impl Settlement {
+    /// Where the recipients of the message stand with this, in the order of the envelope.
+    #[must_use]
+    pub fn states<'s>(&'s self, stored: &'s Stored) -> Vec<&'s RecipientState> {
+        let mut states: Vec<&RecipientState> = stored.recipients.iter().collect();
+        for Change { recipient, state, .. } in &self.changes {
+            if let Some(place) = states.get_mut(recipient.0 as usize) {
+                *place = state;
+            }
+        }
+        states
+    }
+}
+
 /// A lane from which mail is wanted, and how many messages at most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Want {

@@ -2,7 +2,7 @@
 
 mod notify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -121,8 +121,9 @@ impl<'a> Conclusion<'a> {
 
     /// Those who are open, and of whom this attempt says nothing, because their own time has not come.
     fn pass_over<'p>(&mut self, stored: &Stored, planned: impl Fn(RecipientIndex) -> &'p Plan, settings: &Settings) {
+        let told: HashSet<RecipientIndex> = self.changes.iter().map(|change| change.recipient).collect();
         for (index, (state, at)) in (0..).map(RecipientIndex).zip(stored.recipients.iter().zip(&stored.not_before)) {
-            if !state.is_open() || self.changes.iter().any(|change| change.recipient == index) {
+            if !state.is_open() || told.contains(&index) {
                 continue;
             }
             self.due(at.unwrap_or(self.now));

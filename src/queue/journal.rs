@@ -48,7 +48,8 @@ pub(super) fn record(
         add(&mut events, first_change, event(state, fates.0.get(recipient), words(said.as_str()), due), recipient.0);
     }
     events.extend(told);
-    let ended = has_ended(stored, settled);
+    // Whether the message leaves the queue with this.
+    let ended = settled.states(stored).into_iter().all(RecipientState::is_final);
     if events.is_empty() && !ended {
         return None;
     }
@@ -141,15 +142,4 @@ fn recipients(event: &mut Event) -> Option<&mut Vec<u32>> {
         | Event::Dead { recipients, .. } => Some(recipients),
         Event::Attempt { .. } | Event::Notified { .. } | Event::Action { .. } => None,
     }
-}
-
-/// Whether the message has left the queue with this.
-fn has_ended(stored: &Stored, settled: &Settlement) -> bool {
-    let mut states: Vec<&RecipientState> = stored.recipients.iter().collect();
-    for Change { recipient, state, .. } in &settled.changes {
-        if let Some(place) = states.get_mut(recipient.0 as usize) {
-            *place = state;
-        }
-    }
-    states.into_iter().all(RecipientState::is_final)
 }

@@ -13,7 +13,7 @@ use super::metered::Brought;
 use super::window::{Entry, WaitReason};
 use super::{Plan, Queue, journal};
 use crate::history;
-use crate::spool::{Change, RecipientState, Settlement, Spool, SpoolError, Stored};
+use crate::spool::{RecipientState, Spool, SpoolError, Stored};
 
 /// A wait that somebody who looks for a message should find in the log; it is said once.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
@@ -185,7 +185,7 @@ impl<S: Spool> Lease<S> {
         for (notification, lane) in &settled.notifications {
             shared.window.note(lane, notification.received);
         }
-        if self.is_open_after(&settled) {
+        if settled.states(self.stored()).into_iter().any(RecipientState::is_open) {
             shared.window.note(&settled.lane, settled.due);
         }
         self.leave();
@@ -193,17 +193,6 @@ impl<S: Spool> Lease<S> {
 }
 
 impl<S: Spool> Lease<S> {
-    /// Whether anybody is to be asked for again.
-    fn is_open_after(&self, settled: &Settlement) -> bool {
-        let mut states = self.stored().recipients.clone();
-        for Change { recipient, state, .. } in &settled.changes {
-            if let Some(old) = states.get_mut(recipient.0 as usize) {
-                *old = state.clone();
-            }
-        }
-        states.iter().any(RecipientState::is_open)
-    }
-
     /// The message leaves the window.
     fn leave(&mut self) {
         if let Some(entry) = self.entry.take() {

@@ -37,7 +37,7 @@ use self::quotas::Limits;
 use self::record::Unread;
 use self::reserve::Reserve;
 use self::worker::{Fallen, Read, Worker};
-use self::writer::{Job, Writer};
+use self::writer::{Job, Op, Writer};
 use super::action::{Action, Done, Target};
 use super::filter::Filter;
 use super::view::{Lane, Listed, Summary};
@@ -238,6 +238,22 @@ impl SqliteSpool {
         Ok(read)
     }
 
+    /// Stores a message with the write that `op` makes of that.
+    async fn store_by<O: Op<Answer = ()>>(
+        &self,
+        message: Arc<Message>,
+        lane: &Lane,
+        lease: bool,
+        op: impl FnOnce(ops::Store) -> O,
+    ) -> Result<(), SpoolError> {
+        let mut leases = self.leases(if lease { vec![message.id] } else { Vec::new() });
+        let owner = lease.then_some(self.node);
+        let store = ops::Store { message, lane: lane.clone(), owner, bodies: self.shared.layout.bodies() };
+        let stored = self.shared.writer.write(op(store)).await;
+        leases.kept = true;
+        stored
+    }
+
     fn leases(&self, ids: Vec<MessageId>) -> Leases<'_> {
         Leases { spool: self, ids: Arc::new(Mutex::new(ids)), kept: false }
     }
@@ -287,11 +303,7 @@ impl Spool for SqliteSpool {
     }
 
     async fn store(&self, message: Arc<Message>, lane: &Lane, lease: bool) -> Result<(), SpoolError> {
-        let mut leases = self.leases(if lease { vec![message.id] } else { Vec::new() });
-        let owner = lease.then_some(self.node);
-        let stored = self.shared.writer.write(ops::Store { message, lane: lane.clone(), owner, bodies: self.shared.layout.bodies() }).await;
-        leases.kept = true;
-        stored
+        self.store_by(message, lane, lease, |store| store).await
     }
 
     async fn store_instead(
@@ -302,12 +314,7 @@ impl Spool for SqliteSpool {
         lease: bool,
         record: Option<String>,
     ) -> Result<(), SpoolError> {
-        let mut leases = self.leases(if lease { vec![message.id] } else { Vec::new() });
-        let owner = lease.then_some(self.node);
-        let store = ops::Store { message, lane: lane.clone(), owner, bodies: self.shared.layout.bodies() };
-        let stored = self.shared.writer.write(ops::StoreInstead { key: key.to_owned(), store, record }).await;
-        leases.kept = true;
-        stored
+        self.store_by(message, lane, lease, |store| ops::StoreInstead { key: key.to_owned(), store, record }).await
     }
 
     async fn claim(&self, now: SystemTime, wants: &[Want], octets: u64) -> Result<Vec<Claimed>, SpoolError> {

@@ -5,12 +5,14 @@
 
 #![allow(clippy::expect_used, reason = "a bench stops when it cannot measure")]
 
+mod support;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use futures_util::future::join_all;
 use postrider::clock::Clock;
@@ -27,9 +29,9 @@ use postrider::spool::sqlite::{Settings, SqliteSpool};
 use postrider::spool::view::Lane;
 use postrider::spool::{Change, RecipientState, Settlement, Spool, Want};
 use postrider_providers::contract::{
-    Address, Attempt, Body, BodyType, Capabilities, Connected, Delivery, Envelope, Failure, Message, MessageId, Origin, Outcome, Probed,
-    Provider, ProviderName, Receipt, Recipient, RecipientIndex, Report, ReversePath,
+    Attempt, Capabilities, Connected, Delivery, Failure, Outcome, Probed, Provider, ProviderName, Receipt, RecipientIndex, Report,
 };
+use support::message;
 use tokio::runtime::Runtime;
 use tokio::task::yield_now;
 use tokio::time::Instant;
@@ -246,17 +248,4 @@ impl Provider for Instantly {
 fn open(runtime: &Runtime, dir: &Path) -> SqliteSpool {
     let settings = Settings { reserve: 0, ..Settings::new(dir) };
     runtime.block_on(SqliteSpool::open(settings)).expect("an empty spool").0
-}
-
-fn message(octets: usize) -> Arc<Message> {
-    let envelope = Envelope {
-        reverse_path: ReversePath::Mailbox(Address::parse("erp@corp.example").expect("an address")),
-        recipients: vec![Recipient::from(Address::parse("desk@customers.example").expect("an address"))],
-        body_type: BodyType::SevenBit,
-        smtputf8: false,
-        returned: None,
-        envelope_id: None,
-    };
-    let body = Body::Inline(Bytes::from(vec![b'x'; octets]));
-    Arc::new(Message { id: MessageId::generate(), received: SystemTime::now(), origin: Origin::default(), envelope, body })
 }

@@ -4,18 +4,18 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a bench prints what it measured, and stops when it cannot")]
 
+mod support;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use postrider::spool::sqlite::{Settings, SqliteSpool};
 use postrider::spool::view::Lane;
 use postrider::spool::{Change, RecipientState, Settlement, Spool, Want};
-use postrider_providers::contract::{
-    Address, Body, BodyType, Envelope, Message, MessageId, Origin, ProviderName, Recipient, RecipientIndex, ReversePath,
-};
+use postrider_providers::contract::{MessageId, ProviderName, RecipientIndex};
+use support::message;
 use tokio::time::Instant;
 
 const BODY: usize = 4096;
@@ -96,18 +96,9 @@ async fn rate<F: Future<Output = ()> + Send + 'static>(
 }
 
 async fn store(spool: SqliteSpool, lease: bool) -> MessageId {
-    let id = MessageId::generate();
-    let envelope = Envelope {
-        reverse_path: ReversePath::Mailbox(Address::parse("app@example.com").expect("an address")),
-        recipients: vec![Recipient::from(Address::parse("somebody@example.org").expect("an address"))],
-        body_type: BodyType::SevenBit,
-        smtputf8: false,
-        returned: None,
-        envelope_id: None,
-    };
-    let body = Body::Inline(Bytes::from(vec![b'x'; BODY]));
-    let message = Message { id, received: SystemTime::now(), origin: Origin::default(), envelope, body };
-    spool.store(Arc::new(message), &Lane::default(), lease).await.expect("space");
+    let message = message(BODY);
+    let id = message.id;
+    spool.store(message, &Lane::default(), lease).await.expect("space");
     id
 }
 

@@ -188,7 +188,7 @@ impl<S: Spool> Dispatcher<S> {
 
     async fn attempt(&self, lease: Lease<S>) {
         let id = lease.message().id;
-        // A panic in a provider must cost one attempt, not the dispatcher.
+        // A provider's panic ends its call alone; one elsewhere must cost one attempt, not the dispatcher.
         if std::panic::AssertUnwindSafe(failover::deliver(self, lease)).catch_unwind().await.is_err() {
             error!(message_id = %id, "an attempt panicked; its message is in doubt");
         }

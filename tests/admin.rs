@@ -180,6 +180,9 @@ async fn every_path_of_the_document_answers_as_the_document_says() {
         .post("/api/v1/queue/jobs", &json!({ "filter": "state=deferred", "action": { "action": "retry" }, "expected_count": 3 }))
         .await;
     let ended = setup.job_ends(&job.body["job"]).await;
+    // Nobody holds a message of which a provider is being asked.
+    let again = "/api/v1/queue/count?filter=state%3Ddeferred%20attempts%3E%3D2";
+    eventually("all were tried again", async || setup.get(again).await.body["count"] == 3).await;
     eventually("the history knows it", async || setup.get(&format!("/api/v1/messages/{}/trace", ids[0])).await.body["past"].is_object())
         .await;
     let mut open: BTreeSet<String> = BTreeSet::new();

@@ -215,7 +215,7 @@ async fn summary(gateway: &Gateway, json: bool) -> Result<String, Trouble> {
     if let Some(failure) = status.config.failure {
         let _ = write!(
             text,
-            "\nconfig\n  the reload {} failed, and the old one stays in use: {}\n",
+            "\nconfig\n  the last reload ({}) failed, and the old one stays in use: {}\n",
             when(failure.at, now),
             clean(failure.why.lines().next().unwrap_or_default())
         );
